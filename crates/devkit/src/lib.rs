@@ -1,1 +1,30 @@
-//! Stub
+//! Private servers for development and tests: `cargo dev …`, and what tests of other crates need.
+//!
+//! Every value here owns its process. A guardian (see `guard`) ends the process and removes its data when the
+//! owner is dropped, crashes or is killed. Nothing here knows the service's insides.
+
+mod account;
+pub mod commands;
+mod container;
+mod database;
+mod folder;
+mod given;
+mod guard;
+mod janitor;
+mod port;
+mod postgres;
+mod process;
+mod programs;
+mod proxy;
+mod redis;
+mod say;
+mod settings;
+mod wait;
+
+pub use crate::redis::Redis;
+pub use database::Database;
+pub use port::free_port;
+pub use postgres::{Postgres, shared_postgres};
+pub use programs::find;
+pub use proxy::{Fault, FaultProxy};
+pub use wait::wait_until;

@@ -1,2 +1,7 @@
-//! Stub
-fn main() {}
+//! `cargo dev …`: see [`devkit::commands`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    devkit::commands::main()
+}
