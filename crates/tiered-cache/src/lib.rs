@@ -1,1 +1,32 @@
-//! Stub
+//! A cache in tiers.
+#![forbid(unsafe_code)]
+
+mod builder;
+mod cache;
+mod codec;
+mod entry;
+mod error;
+mod flight;
+mod gate;
+mod key;
+mod l1;
+mod load;
+mod metrics;
+mod outbox;
+mod policy;
+mod redis;
+mod remote;
+mod stripes;
+mod write;
+
+pub use builder::{BuildError, Builder};
+pub use cache::{CacheHealth, TieredCache};
+pub use entry::{Body, Entry, Hit, Kind, LoadCx, LoadOutcome, Loaded, StaleReason, Tier};
+pub use error::{CacheError, LoadError, WriteError};
+pub use key::{CacheKey, KeyBuilder};
+pub use metrics::CacheMetrics;
+pub use outbox::{OutboxRow, OutboxStore};
+pub use policy::{Policy, Read, Write};
+pub use redis::{Redis, RedisConfig, RedisConfigError, RemoteError};
+pub use remote::{Acquired, Batch, Bus, Fill, Filled, Found, Gap, Mark, Notice, Phase, Place, Remote, Token};
+pub use write::WriteCx;

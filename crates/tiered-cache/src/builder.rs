@@ -1,0 +1,120 @@
+//! How a cache is put together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::cache::Settings;
+use crate::{Bus, OutboxStore, Redis, Remote, TieredCache};
+
+/// Collects the parts of a [`TieredCache`].
+#[must_use]
+pub struct Builder {
+    pub(crate) runtime: Option<Handle>,
+    pub(crate) l1_bytes: u64,
+    pub(crate) namespace: String,
+    pub(crate) redis: Option<Redis>,
+    pub(crate) remote: Option<(Arc<dyn Remote>, Box<dyn Bus>)>,
+    pub(crate) outbox: Option<Arc<dyn OutboxStore>>,
+    pub(crate) settings: Settings,
+}
+
+/// There is no runtime to run loads on.
+#[derive(Debug, thiserror::Error)]
+#[error("give the builder a runtime, or build inside one")]
+pub struct BuildError;
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            runtime: None,
+            l1_bytes: 64 * 1024 * 1024,
+            namespace: "cache".to_owned(),
+            redis: None,
+            remote: None,
+            outbox: None,
+            settings: Settings::default(),
+        }
+    }
+
+    /// Where loads, writes and background tasks run; by default the runtime that `build` is called in.
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Most bytes kept in this process; 0: none.
+    pub fn l1(mut self, max_bytes: u64) -> Self {
+        self.l1_bytes = max_bytes;
+        self
+    }
+
+    /// The shared tier. Without it there is no L2, no bus, and only this process's own writes are noticed.
+    pub fn redis(mut self, redis: Redis) -> Self {
+        self.redis = Some(redis);
+        self
+    }
+
+    /// Another shared tier and bus than Redis, for tests.
+    pub fn remote(mut self, remote: Arc<dyn Remote>, bus: Box<dyn Bus>) -> Self {
+        self.remote = Some((remote, bus));
+        self
+    }
+
+    /// Prefix of every key in the shared tiers.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// Caps every policy's `l1_ttl`.
+    pub fn l1_ttl_cap(mut self, cap: Duration) -> Self {
+        self.settings.l1_ttl_cap = cap;
+        self
+    }
+
+    /// At most `permits` loads at once, about 70 % of the connections to the source, and `queue` waiting.
+    pub fn load_gate(mut self, permits: usize, queue: usize) -> Self {
+        self.settings.load_permits = permits;
+        self.settings.load_queue = queue;
+        self
+    }
+
+    /// Where invalidations wait while Redis is gone.
+    pub fn outbox(mut self, outbox: Arc<dyn OutboxStore>) -> Self {
+        self.outbox = Some(outbox);
+        self
+    }
+
+    /// How long a write may take at most, its wait for a connection included; blocks outlive it by 5 s.
+    pub fn longest_write(mut self, longest: Duration) -> Self {
+        self.settings.longest_write = longest;
+        self
+    }
+
+    /// The fence: L1 answers only within this time of the last answered read of the bus.
+    pub fn fence(mut self, within: Duration) -> Self {
+        self.settings.fence = within;
+        self
+    }
+
+    /// While the fence is shut: how long this process's own loads may be served.
+    pub fn degraded_ttl(mut self, ttl: Duration) -> Self {
+        self.settings.degraded = ttl;
+        self
+    }
+
+    /// Builds the cache and starts its background tasks.
+    ///
+    /// # Errors
+    ///
+    /// When no runtime was given and none is current.
+    pub fn build(mut self) -> Result<TieredCache, BuildError> {
+        let runtime = match self.runtime.take() {
+            Some(runtime) => runtime,
+            None => Handle::try_current().map_err(|_| BuildError)?,
+        };
+        Ok(TieredCache::start(self, runtime))
+    }
+}

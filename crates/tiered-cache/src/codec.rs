@@ -1,0 +1,140 @@
+//! How an entry is written in Redis and memcached.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 2 | `TC` |
+//! | 1 | format, 1 |
+//! | 1 | kind: 0 value, 1 not found |
+//! | 4 | schema |
+//! | 8 | version |
+//! | 8 | milliseconds of freshness from when it was stored |
+//! | 8 | milliseconds of life from when it was stored, fail-safe included |
+//! | 8 | microseconds that the load took |
+//! | 8 | age in milliseconds when it was stored |
+//! | 4 + n | logical key |
+//! | 4 + n | etag |
+//! | 4 + n | body |
+//! | 8 | checksum of all before, the first bytes of its BLAKE3 hash |
+//!
+//! All numbers are big-endian. What can't be read is a miss, never a panic.
+
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::{CacheKey, Kind};
+
+const MAGIC: &[u8; 3] = b"TC\x01";
+const CHECKSUM: usize = 8;
+
+/// An entry with durations instead of instants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wire {
+    pub(crate) kind: Kind,
+    pub(crate) version: u64,
+    pub(crate) fresh: Duration,
+    pub(crate) life: Duration,
+    pub(crate) cost: Duration,
+    pub(crate) age: Duration,
+    pub(crate) etag: Bytes,
+    pub(crate) body: Bytes,
+}
+
+/// Why bytes are not the entry that was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DecodeError {
+    #[error("foreign or truncated bytes")]
+    Malformed,
+    #[error("wrong checksum")]
+    Checksum,
+    #[error("another schema")]
+    Schema,
+    #[error("another key with the same hash")]
+    Key,
+}
+
+impl DecodeError {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Checksum => "checksum",
+            Self::Schema => "schema",
+            Self::Key => "key",
+        }
+    }
+}
+
+pub(crate) fn encode(key: &CacheKey, schema: u32, wire: &Wire) -> Bytes {
+    let logical = key.logical();
+    let size = 48 + 12 + logical.len() + wire.etag.len() + wire.body.len() + CHECKSUM;
+    let mut out = BytesMut::with_capacity(size);
+    out.put_slice(MAGIC);
+    out.put_u8(u8::from(wire.kind == Kind::NotFound));
+    out.put_u32(schema);
+    out.put_u64(wire.version);
+    out.put_u64(millis(wire.fresh));
+    out.put_u64(millis(wire.life));
+    out.put_u64(u64::try_from(wire.cost.as_micros()).unwrap_or(u64::MAX));
+    out.put_u64(millis(wire.age));
+    for part in [logical, &wire.etag, &wire.body] {
+        // Bodies beyond the policy's limit, far below 4 GiB, never get here.
+        out.put_u32(u32::try_from(part.len()).unwrap_or(u32::MAX));
+        out.put_slice(part);
+    }
+    let sum = checksum(&out);
+    out.put_slice(&sum);
+    out.freeze()
+}
+
+pub(crate) fn decode(key: &CacheKey, schema: u32, bytes: &Bytes) -> Result<Wire, DecodeError> {
+    let end = bytes.len().checked_sub(CHECKSUM).ok_or(DecodeError::Malformed)?;
+    if !bytes.starts_with(MAGIC) {
+        return Err(DecodeError::Malformed);
+    }
+    if checksum(&bytes[..end]) != bytes[end..] {
+        return Err(DecodeError::Checksum);
+    }
+    let mut rest = bytes.slice(MAGIC.len()..end);
+    let kind = match rest.try_get_u8().map_err(|_| DecodeError::Malformed)? {
+        0 => Kind::Value,
+        1 => Kind::NotFound,
+        _ => return Err(DecodeError::Malformed),
+    };
+    if rest.try_get_u32().map_err(|_| DecodeError::Malformed)? != schema {
+        return Err(DecodeError::Schema);
+    }
+    let mut number = || rest.try_get_u64().map_err(|_| DecodeError::Malformed);
+    let version = number()?;
+    let fresh = Duration::from_millis(number()?);
+    let life = Duration::from_millis(number()?);
+    let cost = Duration::from_micros(number()?);
+    let age = Duration::from_millis(number()?);
+    if part(&mut rest)? != key.logical() {
+        return Err(DecodeError::Key);
+    }
+    let etag = part(&mut rest)?;
+    let body = part(&mut rest)?;
+    if !rest.is_empty() {
+        return Err(DecodeError::Malformed);
+    }
+    Ok(Wire { kind, version, fresh, life, cost, age, etag, body })
+}
+
+fn part(rest: &mut Bytes) -> Result<Bytes, DecodeError> {
+    let len = rest.try_get_u32().map_err(|_| DecodeError::Malformed)?;
+    let len = usize::try_from(len).map_err(|_| DecodeError::Malformed)?;
+    if len > rest.len() {
+        return Err(DecodeError::Malformed);
+    }
+    Ok(rest.split_to(len))
+}
+
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
+    let mut sum = [0; CHECKSUM];
+    sum.copy_from_slice(&blake3::hash(bytes).as_bytes()[..CHECKSUM]);
+    sum
+}
+
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,232 @@
+//! What the cache holds and what it hands out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::CacheKey;
+use crate::stripes::Epoch;
+
+/// Whether the source had the thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A value.
+    Value,
+    /// The source said that there is none; kept for the policy's `negative_ttl`.
+    NotFound,
+}
+
+/// One cached answer of the source.
+#[derive(Debug)]
+pub struct Entry {
+    /// The version of the row it was made from; 0 when the source has no versions.
+    pub version: u64,
+    /// The shape of `body`, as the policy numbered it.
+    pub schema: u32,
+    /// Value or "not found".
+    pub kind: Kind,
+    /// The loader's opaque validator, such as `W/"v12"`; empty for [`Kind::NotFound`].
+    pub etag: Bytes,
+    /// The finished body; empty for [`Kind::NotFound`].
+    pub body: Bytes,
+    pub(crate) key: CacheKey,
+    pub(crate) times: Times,
+    /// What the stripes said before the value was read; L1 serves nothing from before its last flush.
+    pub(crate) epoch: Epoch,
+    /// How the entry's early refresh stands, see [`Refresh`].
+    pub(crate) refresh: AtomicU8,
+    /// While the source fails: nanoseconds after `times.read_at` before which no further load is tried.
+    pub(crate) retry_after: AtomicU64,
+}
+
+/// The deadlines of an entry, all in this process's own monotonic time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// When the source was read, as far as known: the age counts from here.
+    pub(crate) read_at: Instant,
+    /// When this copy stops being fresh here: its own end, or the cap on what this process keeps.
+    pub(crate) fresh_until: Instant,
+    /// When the value itself stops being fresh.
+    pub(crate) expires_at: Instant,
+    /// The end of fail-safe: afterwards the entry doesn't exist.
+    pub(crate) dead_at: Instant,
+    /// Until when a load of this process may be served although the bus is silent; `None` for copies from L2.
+    pub(crate) own_until: Option<Instant>,
+    /// How long the load took, for the early refresh.
+    pub(crate) cost: Duration,
+}
+
+/// The states of an early refresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refresh {
+    Idle = 0,
+    /// A lookup drew it; the next `get_or_load` begins it.
+    Due = 1,
+    Running = 2,
+}
+
+impl Entry {
+    pub(crate) fn is_fresh(&self, now: Instant) -> bool {
+        now < self.times.fresh_until
+    }
+
+    pub(crate) fn is_alive(&self, now: Instant) -> bool {
+        now < self.times.dead_at
+    }
+
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.times.read_at)
+    }
+
+    /// Bytes that the entry takes in L1, map and bookkeeping included.
+    pub(crate) fn weight(&self) -> usize {
+        self.body.len() + self.etag.len() + self.key.logical().len() + size_of::<Self>() + 64
+    }
+
+    pub(crate) fn refresh_state(&self) -> Refresh {
+        match self.refresh.load(Ordering::Relaxed) {
+            0 => Refresh::Idle,
+            1 => Refresh::Due,
+            _ => Refresh::Running,
+        }
+    }
+
+    /// Moves the refresh from one state to the next; false when somebody else was first.
+    pub(crate) fn refresh_step(&self, from: Refresh, to: Refresh) -> bool {
+        let order = (Ordering::AcqRel, Ordering::Relaxed);
+        self.refresh.compare_exchange(from as u8, to as u8, order.0, order.1).is_ok()
+    }
+
+    /// Notes that the source failed, so that nobody asks it again before `until`.
+    pub(crate) fn throttle(&self, until: Instant) {
+        let after = until.saturating_duration_since(self.times.read_at).as_nanos();
+        self.retry_after.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.refresh.store(Refresh::Idle as u8, Ordering::Release);
+    }
+
+    pub(crate) fn is_throttled(&self, now: Instant) -> bool {
+        let after = self.retry_after.load(Ordering::Relaxed);
+        after > 0 && self.age(now) < Duration::from_nanos(after)
+    }
+}
+
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// This process's memory.
+    L1,
+    /// Redis.
+    L2,
+    /// memcached.
+    L3,
+    /// The loader.
+    Source,
+}
+
+impl Tier {
+    /// The metric label and the event field.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::L1 => "l1",
+            Self::L2 => "l2",
+            Self::L3 => "l3",
+            Self::Source => "source",
+        }
+    }
+}
+
+/// Why an answer past its lifetime was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StaleReason {
+    /// The source was slower than the soft timeout; the load goes on.
+    SourceSlow,
+    /// The source failed, now or within the throttle window.
+    SourceFailed,
+    /// The load gate was full.
+    Overloaded,
+}
+
+impl StaleReason {
+    /// The metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SourceSlow => "source_slow",
+            Self::SourceFailed => "source_failed",
+            Self::Overloaded => "overloaded",
+        }
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Hit {
+    /// What was found or loaded.
+    pub entry: Arc<Entry>,
+    /// Who answered.
+    pub tier: Tier,
+    /// Set when the entry is past its lifetime.
+    pub stale: Option<StaleReason>,
+    /// Time since the source was read.
+    pub age: Duration,
+    /// Fresh time left; zero if stale.
+    pub ttl: Duration,
+    /// The answer came from a load that another request had begun.
+    pub collapsed: bool,
+    /// For [`Tier::Source`]: a tier took the entry.
+    pub stored: bool,
+}
+
+impl Hit {
+    pub(crate) fn new(entry: Arc<Entry>, tier: Tier, stale: Option<StaleReason>, now: Instant) -> Self {
+        let age = entry.age(now);
+        let ttl = if stale.is_some() {
+            Duration::ZERO
+        } else {
+            entry.times.fresh_until.saturating_duration_since(now)
+        };
+        Self { entry, tier, stale, age, ttl, collapsed: false, stored: false }
+    }
+}
+
+/// A finished body as the loader gives it.
+#[derive(Debug, Clone)]
+pub struct Body {
+    /// What to send.
+    pub bytes: Bytes,
+    /// The validator to send with it.
+    pub etag: Bytes,
+}
+
+/// What a loader found.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// `None`: the source has no such thing; remembered for `negative_ttl`.
+    pub value: Option<Body>,
+    /// Grows with every change of the thing, below 2^53; 0 when there are no versions.
+    pub version: u64,
+    /// Overrides the policy's lifetime for this value.
+    pub ttl: Option<Duration>,
+}
+
+/// What a loader says.
+#[derive(Debug, Clone)]
+pub enum LoadOutcome {
+    /// The source was read.
+    New(Loaded),
+    /// The source confirmed [`LoadCx::stale`], which gets a new lifetime. An error without a stale entry.
+    NotModified,
+}
+
+/// What a loader is told.
+#[derive(Debug, Clone)]
+pub struct LoadCx {
+    /// The entry that this load replaces, if there is one: ask for its version first.
+    pub stale: Option<Arc<Entry>>,
+    /// When the load is given up.
+    pub deadline: Instant,
+}

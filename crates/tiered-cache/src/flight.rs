@@ -1,0 +1,181 @@
+//! Single flight: one load per key in this process, however many ask.
+//!
+//! The load runs in a task of its own, so whoever began it may go away. An invalidation detaches the flight:
+//! those who wait for it asked before the invalidation and get its answer, the next caller begins anew.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::{CacheError, CacheKey, Entry, Tier};
+
+const SHARDS: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Flights {
+    shards: Box<[Mutex<HashMap<u128, Arc<Flight>>>]>,
+    count: AtomicUsize,
+    limit: usize,
+}
+
+/// A load under way.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) key: CacheKey,
+    pub(crate) schema: u32,
+    pub(crate) begun: Instant,
+    detached: AtomicBool,
+    slow: AtomicBool,
+    state: watch::Sender<State>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct State {
+    /// A value past its life that may stand in, as soon as one was found.
+    pub(crate) stale: Option<(Arc<Entry>, Tier)>,
+    pub(crate) done: Option<Outcome>,
+}
+
+pub(crate) type Outcome = Result<Arrived, CacheError>;
+
+/// What a load brought.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrived {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) tier: Tier,
+    pub(crate) stored: bool,
+    /// When the source was read; `None` when another tier answered.
+    pub(crate) source_read_at: Option<Instant>,
+}
+
+pub(crate) enum Joined {
+    /// The caller is to run it.
+    Lead(Arc<Flight>),
+    Follow(Arc<Flight>),
+    /// Too many flights, or another key with the same hash is loading.
+    Refused,
+}
+
+impl Flights {
+    pub(crate) fn new(limit: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, count: AtomicUsize::new(0), limit }
+    }
+
+    /// Joins the key's flight if `fit` for the caller, else begins a new one in its place.
+    pub(crate) fn join(&self, key: &CacheKey, schema: u32, fit: impl FnOnce(&Flight) -> bool) -> Joined {
+        let mut shard = self.shard(key.hash());
+        let begin = || {
+            if self.count.load(Ordering::Relaxed) >= self.limit {
+                return None;
+            }
+            self.count.fetch_add(1, Ordering::Relaxed);
+            Some(Arc::new(Flight {
+                key: key.clone(),
+                schema,
+                begun: Instant::now(),
+                detached: AtomicBool::new(false),
+                slow: AtomicBool::new(false),
+                state: watch::Sender::new(State::default()),
+            }))
+        };
+        match shard.entry(key.hash()) {
+            MapEntry::Occupied(mut there) => {
+                let flight = there.get();
+                if flight.schema == schema && flight.key == *key && fit(flight) {
+                    return Joined::Follow(Arc::clone(flight));
+                }
+                let Some(fresh) = begin() else { return Joined::Refused };
+                // Detached by a newer one, not by an invalidation: its answer stays good for those who wait.
+                there.insert(Arc::clone(&fresh));
+                Joined::Lead(fresh)
+            }
+            MapEntry::Vacant(room) => {
+                let Some(fresh) = begin() else { return Joined::Refused };
+                room.insert(Arc::clone(&fresh));
+                Joined::Lead(fresh)
+            }
+        }
+    }
+
+    /// The next caller begins anew.
+    pub(crate) fn detach(&self, hash: u128) {
+        if let Some(flight) = self.shard(hash).remove(&hash) {
+            flight.detached.store(true, Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn detach_all(&self) {
+        for shard in &self.shards {
+            let flights = std::mem::take(&mut *lock(shard));
+            flights.into_values().for_each(|flight| flight.detached.store(true, Ordering::SeqCst));
+        }
+    }
+
+    /// Takes a flight out of the map if it is still the key's flight.
+    pub(crate) fn remove(&self, flight: &Arc<Flight>) {
+        let hash = flight.key.hash();
+        if let MapEntry::Occupied(there) = self.shard(hash).entry(hash)
+            && Arc::ptr_eq(there.get(), flight)
+        {
+            there.remove();
+        }
+    }
+
+    /// To be called once when a flight's task ends.
+    pub(crate) fn landed(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn under_way(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn shard(&self, hash: u128) -> MutexGuard<'_, HashMap<u128, Arc<Flight>>> {
+        #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
+        lock(&self.shards[hash as usize % SHARDS])
+    }
+}
+
+fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while holding a shard, and a map is whole after every step anyway.
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Flight {
+    /// True once an invalidation made this load's answer too old for newcomers, and its stale value too.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detached.load(Ordering::SeqCst)
+    }
+
+    /// True once somebody waited for the whole soft timeout: the others needn't.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn be_slow(&self) {
+        self.slow.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn offer_stale(&self, entry: Arc<Entry>, tier: Tier) {
+        self.state.send_modify(|state| state.stale = Some((entry, tier)));
+    }
+
+    pub(crate) fn complete(&self, outcome: Outcome) {
+        self.state.send_modify(|state| {
+            state.done.get_or_insert(outcome);
+        });
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    pub(crate) fn stale(&self) -> Option<(Arc<Entry>, Tier)> {
+        self.state.borrow().stale.clone()
+    }
+}

@@ -1,0 +1,110 @@
+//! L1: this process's memory, a plain store bounded by bytes.
+//!
+//! moka is used for `get`, `insert` and `remove` alone. Its `get_with` inserts a value that was invalidated
+//! while it was being made, and a caller that is dropped there starts the load again.
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use moka::sync::Cache;
+
+use crate::Entry;
+use crate::stripes::{Epoch, Stripes};
+
+#[derive(Debug)]
+pub(crate) struct L1 {
+    /// `None`: switched off.
+    store: Option<Store>,
+    stripes: Stripes,
+}
+
+type Store = Cache<u128, Arc<Entry>, BuildHasherDefault<Prehashed>>;
+
+impl L1 {
+    pub(crate) fn new(max_bytes: u64) -> Self {
+        let weigh = |_: &u128, entry: &Arc<Entry>| u32::try_from(entry.weight()).unwrap_or(u32::MAX);
+        let store = (max_bytes > 0).then(|| {
+            Cache::builder().max_capacity(max_bytes).weigher(weigh).build_with_hasher(Default::default())
+        });
+        Self { store, stripes: Stripes::new() }
+    }
+
+    pub(crate) fn get(&self, hash: u128) -> Option<Arc<Entry>> {
+        self.store.as_ref()?.get(&hash).filter(|entry| self.stripes.is_since_flush(entry.epoch))
+    }
+
+    /// To be called before the value is read anywhere; `insert` wants it back.
+    pub(crate) fn epoch(&self, hash: u128) -> Epoch {
+        self.stripes.epoch(hash)
+    }
+
+    /// True unless nothing was invalidated since `epoch`.
+    pub(crate) fn moved(&self, hash: u128, epoch: Epoch) -> bool {
+        self.stripes.epoch(hash) != epoch
+    }
+
+    /// Stores an entry unless its key was invalidated since `epoch`.
+    pub(crate) fn insert(&self, entry: Arc<Entry>, epoch: Epoch) -> bool {
+        let hash = entry.key.hash();
+        let Some(store) = &self.store else { return false };
+        if self.moved(hash, epoch) {
+            return false;
+        }
+        store.insert(hash, entry);
+        if self.moved(hash, epoch) {
+            store.invalidate(&hash);
+            return false;
+        }
+        true
+    }
+
+    pub(crate) fn invalidate(&self, hash: u128) {
+        self.stripes.bump(hash);
+        self.remove(hash);
+    }
+
+    /// Frees memory; says nothing about validity.
+    pub(crate) fn remove(&self, hash: u128) {
+        if let Some(store) = &self.store {
+            store.invalidate(&hash);
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        self.stripes.bump_all();
+        if let Some(store) = &self.store {
+            store.invalidate_all();
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.store.as_ref().map_or(0, Cache::weighted_size)
+    }
+
+    pub(crate) fn entries(&self) -> u64 {
+        self.store.as_ref().map_or(0, Cache::entry_count)
+    }
+}
+
+/// The keys are hashes already.
+#[derive(Debug, Default)]
+pub(crate) struct Prehashed(u64);
+
+impl Hasher for Prehashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 << 8) | u64::from(byte);
+        }
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        // The stripes use the low bits; the map gets the others.
+        #[expect(clippy::cast_possible_truncation, reason = "half of a uniform hash is enough for a map")]
+        let half = (hash >> 64) as u64;
+        self.0 = half;
+    }
+}

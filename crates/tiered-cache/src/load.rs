@@ -1,0 +1,378 @@
+//! One flight: look in the shared tiers, get the right to load, load, fill.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::cache::Inner;
+use crate::codec::{self, Wire};
+use crate::entry::{Body, Times};
+use crate::flight::{Arrived, Flight, Outcome};
+use crate::remote::{Acquired, Fill, Filled, Found, Mark, Place, Token};
+use crate::stripes::Epoch;
+use crate::{CacheError, Entry, Kind, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Remote, Tier};
+
+/// Waits between looks at a key that another replica loads.
+const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(80));
+
+/// Why a flight flies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Read(Read),
+    /// The value is still fresh, but not for long.
+    Refresh,
+}
+
+/// What a load may do with what it finds.
+enum Right {
+    /// Fill every tier.
+    Lease { token: Token, mark: Mark },
+    /// The shared tier is away: keep it here, for a short while.
+    Alone,
+    /// There is no shared tier.
+    Only,
+    /// A write is under way: store nowhere.
+    Blocked,
+}
+
+struct Loading<'a> {
+    inner: &'a Inner,
+    flight: &'a Arc<Flight>,
+    policy: &'a Policy,
+    purpose: Purpose,
+    place: Place,
+    epoch: Epoch,
+    deadline: Instant,
+}
+
+/// Ends a flight however its task ends.
+struct Landed(Arc<Inner>, Arc<Flight>);
+
+impl Drop for Landed {
+    fn drop(&mut self) {
+        self.1.complete(Err(CacheError::Panicked));
+        self.0.flights.remove(&self.1);
+        self.0.flights.landed();
+    }
+}
+
+impl Inner {
+    /// Starts the task that flies.
+    pub(crate) fn launch<F, Fut>(
+        self: &Arc<Self>,
+        flight: &Arc<Flight>,
+        policy: Policy,
+        purpose: Purpose,
+        load: F,
+    ) where
+        F: FnOnce(LoadCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
+    {
+        let landed = Landed(Arc::clone(self), Arc::clone(flight));
+        let work = async move {
+            let Landed(inner, flight) = &landed;
+            let outcome = Loading::new(inner, flight, &policy, purpose).run(load).await;
+            let failed =
+                matches!(outcome, Err(CacheError::Load(_) | CacheError::Panicked | CacheError::Timeout));
+            flight.complete(outcome);
+            if failed {
+                // Newcomers find the error for a moment, so that a failing source isn't hammered.
+                let memo = tokio::time::sleep(inner.settings.error_memo);
+                inner.closing.run_until_cancelled(memo).await;
+            }
+        };
+        // A load that outlives its caller still belongs to the caller's trace.
+        self.tasks.spawn_on(work.instrument(tracing::Span::current()), &self.runtime);
+    }
+
+    /// The shared tier, while it can be trusted.
+    fn shared(&self) -> Option<&Arc<dyn Remote>> {
+        self.remote.as_ref().filter(|_| self.fence_open(Instant::now()))
+    }
+}
+
+impl<'a> Loading<'a> {
+    fn new(inner: &'a Inner, flight: &'a Arc<Flight>, policy: &'a Policy, purpose: Purpose) -> Self {
+        let hash = flight.key.hash();
+        Self {
+            inner,
+            flight,
+            policy,
+            purpose,
+            place: Place { hash, schema: policy.schema },
+            epoch: inner.l1.epoch(hash),
+            deadline: flight.begun + policy.load_timeout,
+        }
+    }
+
+    async fn run<F, Fut>(&self, load: F) -> Outcome
+    where
+        F: FnOnce(LoadCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
+    {
+        let now = Instant::now();
+        if let Some(entry) = self.inner.l1_entry(&self.flight.key, self.policy, now) {
+            // The flight before this one may have landed since the caller looked.
+            if entry.is_fresh(now) && self.purpose == Purpose::Read(Read::Bounded) {
+                return Ok(Arrived { entry, tier: Tier::L1, stored: true, source_read_at: None });
+            }
+            self.flight.offer_stale(entry, Tier::L1);
+        }
+        let right = match self.inner.shared() {
+            Some(remote) => match self.look(&**remote).await {
+                Ok(Step::Arrived(arrived)) => return Ok(arrived),
+                Ok(Step::Load(right)) => right,
+                Err(error) => return Err(error),
+            },
+            None if self.inner.remote.is_some() => Right::Alone,
+            None => Right::Only,
+        };
+        let outcome = self.load(&right, load).await;
+        if let (Right::Lease { token, .. }, Err(_), Some(remote)) = (&right, &outcome, &self.inner.remote) {
+            // The next replica needn't wait until the lease runs out. If this fails, it does.
+            drop(remote.release(self.place, *token).await);
+        }
+        if outcome.is_err()
+            && let Some((stale, _)) = self.flight.stale()
+        {
+            stale.throttle(Instant::now() + self.policy.fail_safe_throttle);
+            self.inner.l1.insert(stale, self.epoch);
+        }
+        outcome
+    }
+
+    /// Reads the shared tier and, on a miss, gets the right to load or what another replica loaded meanwhile.
+    async fn look(&self, remote: &dyn Remote) -> Result<Step, CacheError> {
+        let sent = Instant::now();
+        let mut known = match remote.get(self.place).await {
+            Ok(Some(found)) => match self.open(&found, sent) {
+                Ok(arrived) => return Ok(Step::Arrived(arrived)),
+                Err(known) => known,
+            },
+            Ok(None) => 0,
+            Err(_) => return Ok(Step::Load(Right::Alone)),
+        };
+        let token = rand::random();
+        let mut pause = POLL.0;
+        loop {
+            let sent = Instant::now();
+            match remote.acquire(self.place, token, known).await {
+                Ok(Acquired::Granted(mark)) => return Ok(Step::Load(Right::Lease { token, mark })),
+                Ok(Acquired::Blocked) => return Ok(Step::Load(Right::Blocked)),
+                Ok(Acquired::Found(found)) => match self.open(&found, sent) {
+                    Ok(arrived) => return Ok(Step::Arrived(arrived)),
+                    Err(seen) => known = seen,
+                },
+                Ok(Acquired::Held) => {
+                    let wake = sent + pause.mul_f32(0.5 + rand::random::<f32>());
+                    if wake >= self.deadline {
+                        return Err(CacheError::Timeout);
+                    }
+                    tokio::time::sleep_until(wake).await;
+                    pause = (pause * 2).min(POLL.1);
+                }
+                Err(_) => return Ok(Step::Load(Right::Alone)),
+            }
+        }
+    }
+
+    /// Makes an answer of a stored value; else its stamp, so that a newer one can be told from it.
+    fn open(&self, found: &Found, sent: Instant) -> Result<Arrived, u64> {
+        let key = &self.flight.key;
+        let wire = codec::decode(key, self.policy.schema, &found.bytes).map_err(|error| {
+            tracing::warn!(target: "tiered_cache", cache = self.policy.cache, %error, "unreadable entry");
+            found.stamp
+        })?;
+        let entry = Arc::new(self.copy(wire, found.age, sent));
+        let now = Instant::now();
+        if !entry.is_alive(now) {
+            return Err(found.stamp);
+        }
+        let wanted = match self.purpose {
+            Purpose::Read(Read::Bounded | Read::Shared) => true,
+            Purpose::Read(Read::Version(wanted)) => entry.version >= wanted,
+            // A refresh takes what another replica refreshed since, but not what it set out to replace.
+            Purpose::Refresh => self.flight.stale().is_none_or(|(stale, _)| {
+                entry.times.expires_at > stale.times.expires_at + Duration::from_millis(5)
+            }),
+            Purpose::Read(Read::Source) => false,
+        };
+        if !wanted || now >= entry.times.expires_at {
+            if self.flight.stale().is_none() {
+                self.flight.offer_stale(entry, Tier::L2);
+            }
+            return Err(found.stamp);
+        }
+        let stored = self.inner.l1.insert(Arc::clone(&entry), self.epoch);
+        tracing::debug!(target: "tiered_cache", { cache.tier = "l2", cache = self.policy.cache }, "cache_hit");
+        Ok(Arrived { entry, tier: Tier::L2, stored, source_read_at: None })
+    }
+
+    /// A copy of a stored value, for no longer than it had left when the question was sent.
+    fn copy(&self, wire: Wire, since: Duration, sent: Instant) -> Entry {
+        let age = wire.age + since;
+        let expires_at = sent + wire.fresh.saturating_sub(since);
+        let times = Times {
+            read_at: sent.checked_sub(age).unwrap_or(sent),
+            fresh_until: expires_at.min(sent + self.l1_ttl()),
+            expires_at,
+            dead_at: sent + wire.life.saturating_sub(since),
+            own_until: None,
+            cost: wire.cost,
+        };
+        self.entry(wire.version, wire.kind, wire.etag, wire.body, times)
+    }
+
+    fn l1_ttl(&self) -> Duration {
+        self.policy.l1_ttl.min(self.inner.settings.l1_ttl_cap)
+    }
+
+    fn entry(&self, version: u64, kind: Kind, etag: bytes::Bytes, body: bytes::Bytes, times: Times) -> Entry {
+        Entry {
+            version,
+            schema: self.policy.schema,
+            kind,
+            etag,
+            body,
+            key: self.flight.key.clone(),
+            times,
+            epoch: self.epoch,
+            refresh: Default::default(),
+            retry_after: Default::default(),
+        }
+    }
+
+    async fn load<F, Fut>(&self, right: &Right, load: F) -> Outcome
+    where
+        F: FnOnce(LoadCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
+    {
+        let permit = self.inner.gate.enter(self.deadline).await?;
+        let stale = self.flight.stale().map(|(stale, _)| stale);
+        let cx = LoadCx { stale: stale.clone(), deadline: self.deadline };
+        let begun = Instant::now();
+        let loading = AssertUnwindSafe(async move { load(cx).await }).catch_unwind();
+        let loading = tokio::time::timeout_at(self.deadline, loading);
+        let outcome = tokio::select! {
+            outcome = loading => outcome,
+            () = self.renew(right) => return Err(CacheError::Closed),
+            () = self.inner.stop.cancelled() => return Err(CacheError::Closed),
+        };
+        drop(permit);
+        let loaded = match outcome {
+            Err(_) => return Err(CacheError::Timeout),
+            Ok(Err(_)) => return Err(CacheError::Panicked),
+            Ok(Ok(Err(error))) => return Err(CacheError::Load(error)),
+            Ok(Ok(Ok(LoadOutcome::New(loaded)))) => loaded,
+            Ok(Ok(Ok(LoadOutcome::NotModified))) => match stale {
+                Some(stale) => confirmed(&stale),
+                None => return Err(CacheError::Load(Arc::new(NothingToConfirm))),
+            },
+        };
+        Ok(self.store(right, loaded, begun).await)
+    }
+
+    /// Keeps the lease alive; never ends.
+    async fn renew(&self, right: &Right) {
+        if let (Right::Lease { token, .. }, Some(remote)) = (right, &self.inner.remote) {
+            loop {
+                tokio::time::sleep(self.inner.settings.lease / 4).await;
+                // Lost or not: the fill finds out. The load goes on for those who wait.
+                if matches!(remote.renew(self.place, *token).await, Ok(false)) {
+                    break;
+                }
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Fills the tiers that may have the value, and makes the answer.
+    async fn store(&self, right: &Right, loaded: Loaded, begun: Instant) -> Arrived {
+        let policy = self.policy;
+        let (kind, body) = match loaded.value {
+            Some(body) => (Kind::Value, body),
+            None => (Kind::NotFound, Body { bytes: bytes::Bytes::new(), etag: bytes::Bytes::new() }),
+        };
+        let now = Instant::now();
+        let cost = now.saturating_duration_since(begun);
+        let base = if kind == Kind::NotFound { policy.negative_ttl } else { policy.l2_ttl };
+        let jitter = 1.0 - policy.jitter.clamp(0.0, 1.0) * rand::random::<f32>();
+        let mut fresh = loaded.ttl.unwrap_or(base).mul_f32(jitter);
+        let mut life = fresh + if kind == Kind::NotFound { Duration::ZERO } else { policy.fail_safe };
+        match right {
+            Right::Alone => {
+                // Somebody may write without this process ever hearing of it.
+                let until = begun + self.inner.settings.degraded;
+                fresh = fresh.min(until.saturating_duration_since(now));
+                life = fresh;
+            }
+            Right::Only => fresh = fresh.min(self.l1_ttl()),
+            Right::Lease { .. } | Right::Blocked => {}
+        }
+        let times = Times {
+            read_at: begun,
+            fresh_until: now + fresh.min(self.l1_ttl()),
+            expires_at: now + fresh,
+            dead_at: now + life,
+            own_until: Some(begun + self.inner.settings.degraded),
+            cost,
+        };
+        let entry = Arc::new(self.entry(loaded.version, kind, body.etag, body.bytes, times));
+        let fits = entry.body.len() <= policy.max_bytes;
+        let kept = fits
+            && match right {
+                Right::Lease { token, mark } => self.fill(*token, mark, &entry, fresh, life).await,
+                Right::Alone | Right::Only => true,
+                Right::Blocked => false,
+            };
+        let kept_here = kept && self.inner.l1.insert(Arc::clone(&entry), self.epoch);
+        let stored = kept_here || (kept && matches!(right, Right::Lease { .. }));
+        if stored {
+            tracing::debug!(target: "tiered_cache", cache = policy.cache, "cache_set");
+        }
+        Arrived { entry, tier: Tier::Source, stored, source_read_at: Some(begun) }
+    }
+
+    /// False when the value must not be kept anywhere.
+    async fn fill(&self, token: Token, _mark: &Mark, entry: &Entry, fresh: Duration, life: Duration) -> bool {
+        let Some(remote) = &self.inner.remote else { return false };
+        let wire = Wire {
+            kind: entry.kind,
+            version: entry.version,
+            fresh,
+            life,
+            cost: entry.times.cost,
+            age: entry.times.cost,
+            etag: entry.etag.clone(),
+            body: entry.body.clone(),
+        };
+        let bytes = codec::encode(&entry.key, entry.schema, &wire);
+        let fill = Fill { bytes, version: entry.version, life };
+        match remote.fill(self.place, token, fill).await {
+            Ok(Filled::Stored { .. }) => true,
+            Ok(Filled::Lost | Filled::Older) => false,
+            // Whether it arrived or not: the bus and the stripes watch over this process's copy.
+            Err(_) => true,
+        }
+    }
+}
+
+enum Step {
+    Arrived(Arrived),
+    Load(Right),
+}
+
+fn confirmed(stale: &Entry) -> Loaded {
+    let value =
+        (stale.kind == Kind::Value).then(|| Body { bytes: stale.body.clone(), etag: stale.etag.clone() });
+    Loaded { value, version: stale.version, ttl: None }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the loader confirmed a value that there is none of")]
+struct NothingToConfirm;

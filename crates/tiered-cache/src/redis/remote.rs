@@ -1,0 +1,171 @@
+//! The shared tier in Redis.
+//!
+//! | key | what |
+//! |---|---|
+//! | `<ns>:c:{<hash>}` | hash: schema → when it was stored (16 digits, Redis's clock) and the entry |
+//! | `<ns>:l:{<hash>}` | the lease: its holder's token |
+//! | `<ns>:b:{<hash>}` | sorted set of writes under way, by when their block ends |
+//! | `<ns>:m:{<hash>}` | hash: `generation`, new with every invalidation; `floor`, the newest version known |
+//! | `<ns>:bus` | stream of invalidations |
+//! | `<ns>:bus:state` | hash: `id` of the data set, `sequence` of the last invalidation |
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::{Script, ScriptInvocation, Value};
+
+use super::Redis;
+use crate::RemoteError;
+use crate::codec::millis;
+use crate::remote::{Acquired, Fill, Filled, Found, Mark, Phase, Place, Remote, Token};
+
+static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/acquire.lua")));
+static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/fill.lua")));
+static INVALIDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/invalidate.lua")));
+static RENEW: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0",
+    )
+});
+static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0")
+});
+
+/// The digits before every stored entry.
+const STAMP: usize = 16;
+/// Longer than any copy in L3 may live.
+const MARK_LIFE: Duration = Duration::from_secs(2 * 3600 + 600);
+/// How many invalidations the bus remembers.
+const BUS_LENGTH: usize = 100_000;
+
+#[derive(Debug)]
+pub(crate) struct RedisRemote {
+    redis: Redis,
+    namespace: String,
+    lease: Duration,
+}
+
+impl RedisRemote {
+    pub(crate) fn new(redis: Redis, namespace: &str, lease: Duration) -> Self {
+        Self { redis, namespace: namespace.to_owned(), lease }
+    }
+
+    fn key(&self, kind: char, hash: u128) -> String {
+        format!("{}:{kind}:{{{hash:032x}}}", self.namespace)
+    }
+
+    fn on<'a>(&self, script: &'a Script, hash: u128) -> ScriptInvocation<'a> {
+        let mut on = script.prepare_invoke();
+        for kind in ['c', 'l', 'b', 'm'] {
+            on.key(self.key(kind, hash));
+        }
+        on
+    }
+}
+
+fn field(place: Place) -> String {
+    format!("s{}", place.schema)
+}
+
+#[async_trait]
+impl Remote for RedisRemote {
+    async fn get(&self, place: Place) -> Result<Option<Found>, RemoteError> {
+        let mut both = redis::pipe();
+        both.cmd("HGET").arg(self.key('c', place.hash)).arg(field(place)).cmd("TIME");
+        let (value, time): (Option<Bytes>, (u64, u64)) = self.redis.query_pipeline(&both).await?;
+        Ok(value.map(|value| found(value, time.0 * 1000 + time.1 / 1000)))
+    }
+
+    async fn acquire(&self, place: Place, token: Token, known: u64) -> Result<Acquired, RemoteError> {
+        let mut call = self.on(&ACQUIRE, place.hash);
+        call.arg(token).arg(millis(self.lease)).arg(field(place)).arg(known);
+        let answer: Vec<Value> = self.redis.script(&call).await?;
+        let now = number(answer.get(1));
+        Ok(match text(answer.first()) {
+            b"granted" => {
+                let (generation, floor) = (number(answer.get(2)), number(answer.get(3)));
+                Acquired::Granted(Mark { generation, floor, now })
+            }
+            b"found" => Acquired::Found(found(Bytes::copy_from_slice(text(answer.get(2))), now)),
+            b"held" => Acquired::Held,
+            _ => Acquired::Blocked,
+        })
+    }
+
+    async fn renew(&self, place: Place, token: Token) -> Result<bool, RemoteError> {
+        let mut call = RENEW.prepare_invoke();
+        call.key(self.key('l', place.hash)).arg(token).arg(millis(self.lease));
+        self.redis.script(&call).await
+    }
+
+    async fn fill(&self, place: Place, token: Token, fill: Fill) -> Result<Filled, RemoteError> {
+        let mut call = self.on(&FILL, place.hash);
+        call.arg(token).arg(field(place)).arg(&fill.bytes[..]).arg(millis(fill.life).max(1));
+        call.arg(fill.version).arg(generation()).arg(millis(MARK_LIFE));
+        let answer: Vec<Value> = self.redis.script(&call).await?;
+        Ok(match text(answer.first()) {
+            b"stored" => Filled::Stored { generation: number(answer.get(1)), stamp: number(answer.get(2)) },
+            b"older" => Filled::Older,
+            _ => Filled::Lost,
+        })
+    }
+
+    async fn release(&self, place: Place, token: Token) -> Result<(), RemoteError> {
+        let mut call = RELEASE.prepare_invoke();
+        call.key(self.key('l', place.hash)).arg(token);
+        self.redis.script(&call).await
+    }
+
+    async fn invalidate(&self, hashes: &[u128], phase: Phase, origin: u64) -> Result<(), RemoteError> {
+        let mut call = INVALIDATE.prepare_invoke();
+        call.key(format!("{}:bus", self.namespace)).key(format!("{}:bus:state", self.namespace));
+        for &hash in hashes {
+            for kind in ['c', 'l', 'b', 'm'] {
+                call.key(self.key(kind, hash));
+            }
+        }
+        let (write, block, version) = match phase {
+            Phase::Block { write, life } => (write, millis(life), 0),
+            Phase::Done { write, version } => (write, 0, version),
+        };
+        call.arg(origin).arg(crate::outbox::encode(hashes).as_ref()).arg(write).arg(block).arg(version);
+        call.arg(generation()).arg(millis(MARK_LIFE)).arg(BUS_LENGTH).arg(generation());
+        self.redis.script(&call).await
+    }
+
+    async fn ping(&self) -> Result<(), RemoteError> {
+        self.redis.ping(Duration::from_millis(500)).await
+    }
+}
+
+/// A random number that Lua's doubles hold exactly; never 0.
+fn generation() -> u64 {
+    rand::random_range(1..1 << 53)
+}
+
+fn found(value: Bytes, now: u64) -> Found {
+    let (stamp, bytes) = match value.get(..STAMP) {
+        Some(digits) => (digits.to_vec(), value.slice(STAMP..)),
+        None => (Vec::new(), Bytes::new()),
+    };
+    // Foreign bytes get stamp 0 and fail to decode.
+    let stamp = std::str::from_utf8(&stamp).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+    Found { bytes, stamp, age: Duration::from_millis(now.saturating_sub(stamp)) }
+}
+
+fn text(value: Option<&Value>) -> &[u8] {
+    match value {
+        Some(Value::BulkString(bytes)) => bytes,
+        Some(Value::SimpleString(text)) => text.as_bytes(),
+        _ => &[],
+    }
+}
+
+fn number(value: Option<&Value>) -> u64 {
+    match value {
+        Some(Value::Int(number)) => u64::try_from(*number).unwrap_or(0),
+        other => std::str::from_utf8(text(other)).ok().and_then(|text| text.parse().ok()).unwrap_or(0),
+    }
+}

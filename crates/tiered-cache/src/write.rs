@@ -1,0 +1,175 @@
+//! Writes and invalidations: around the commit, in a task of their own.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::cache::Inner;
+use crate::remote::{Phase, Token};
+use crate::{CacheError, CacheKey, RemoteError, TieredCache, Write, WriteError, outbox};
+
+/// Blocks outlive the longest possible write by this much.
+const BLOCK_MARGIN: Duration = Duration::from_secs(5);
+/// Waits between attempts to deliver what a write left undelivered.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// What a transaction is told, and tells.
+#[derive(Debug, Clone)]
+pub struct WriteCx {
+    outbox: Option<Bytes>,
+    committing: Arc<AtomicBool>,
+}
+
+impl WriteCx {
+    /// Set when Redis couldn't be told beforehand: store this payload as an outbox row in the same transaction.
+    #[must_use]
+    pub fn outbox(&self) -> Option<&Bytes> {
+        self.outbox.as_ref()
+    }
+
+    /// To be called just before COMMIT is sent. An error after that leaves open whether it was carried out,
+    /// and the keys stay blocked until it can't be any more.
+    pub fn committing(&self) {
+        self.committing.store(true, Ordering::SeqCst);
+    }
+}
+
+impl TieredCache {
+    /// Runs `txn`, which must commit and give the row's version, and invalidates `keys` around the commit.
+    ///
+    /// Runs in a task of its own: a caller that goes away neither stops the write nor loses the invalidation.
+    ///
+    /// # Errors
+    ///
+    /// See [`WriteError`].
+    pub async fn write<T, E, F, Fut>(
+        &self,
+        keys: Vec<CacheKey>,
+        level: Write,
+        txn: F,
+    ) -> Result<T, WriteError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(WriteCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(T, u64), E>> + Send + 'static,
+    {
+        let inner = Arc::clone(&self.inner);
+        if inner.closing.is_cancelled() {
+            return Err(WriteError::Unavailable);
+        }
+        let hashes: Arc<[u128]> = keys.iter().map(CacheKey::hash).collect();
+        let work = async move { inner.write(hashes, level, txn).await };
+        let task = self.inner.tasks.spawn_on(work.instrument(tracing::Span::current()), &self.inner.runtime);
+        task.await.unwrap_or(Err(WriteError::Panicked))
+    }
+
+    /// Removes `keys` from every tier of every replica.
+    ///
+    /// # Errors
+    ///
+    /// When Redis can't be told now; it will be as soon as it is back, if that is within a minute.
+    pub async fn invalidate(&self, keys: &[CacheKey]) -> Result<(), CacheError> {
+        let inner = Arc::clone(&self.inner);
+        let hashes: Arc<[u128]> = keys.iter().map(CacheKey::hash).collect();
+        let work = async move {
+            inner.forget(&hashes);
+            inner.deliver(&hashes, Phase::Done { write: 0, version: 0 }).await
+        };
+        let task = self.inner.tasks.spawn_on(work.instrument(tracing::Span::current()), &self.inner.runtime);
+        Ok(task.await.unwrap_or(Err(RemoteError::Unavailable))?)
+    }
+}
+
+impl Inner {
+    async fn write<T, E, F, Fut>(
+        self: Arc<Self>,
+        hashes: Arc<[u128]>,
+        level: Write,
+        txn: F,
+    ) -> Result<T, WriteError<E>>
+    where
+        F: FnOnce(WriteCx) -> Fut + Send,
+        Fut: Future<Output = Result<(T, u64), E>> + Send,
+    {
+        let write: Token = rand::random::<u64>() | 1;
+        let blocked = self.block(&hashes, write).await;
+        if blocked.is_err() && level == Write::Strict {
+            // The block may have arrived all the same.
+            self.deliver_later(&hashes, Phase::Done { write, version: 0 });
+            return Err(WriteError::Unavailable);
+        }
+        let committing = Arc::new(AtomicBool::new(false));
+        let outbox = blocked.is_err().then(|| outbox::encode(&hashes));
+        let cx = WriteCx { outbox, committing: Arc::clone(&committing) };
+        let outcome = AssertUnwindSafe(async { txn(cx).await }).catch_unwind().await;
+        self.forget(&hashes);
+        let phase = match &outcome {
+            Ok(Ok((_, version))) => Phase::Done { write, version: *version },
+            // Perhaps committed, perhaps not yet: the block stays and ends by itself.
+            _ if committing.load(Ordering::SeqCst) => Phase::Done { write: 0, version: 0 },
+            _ => Phase::Done { write, version: 0 },
+        };
+        // A failure here costs nothing but time: the block holds, or the outbox row waits.
+        drop(self.deliver(&hashes, phase).await);
+        match outcome {
+            Ok(Ok((value, _))) => Ok(value),
+            Ok(Err(error)) => Err(WriteError::Source(error)),
+            Err(_) => Err(WriteError::Panicked),
+        }
+    }
+
+    /// This process's own copies go at once; it doesn't wait for its own message to come round.
+    pub(crate) fn forget(&self, hashes: &[u128]) {
+        for &hash in hashes {
+            self.l1.invalidate(hash);
+            self.flights.detach(hash);
+        }
+    }
+
+    async fn block(&self, hashes: &[u128], write: Token) -> Result<(), RemoteError> {
+        let Some(remote) = &self.remote else { return Ok(()) };
+        let life = self.settings.longest_write + BLOCK_MARGIN;
+        remote.invalidate(hashes, Phase::Block { write, life }, self.origin).await
+    }
+
+    /// Tells the shared tier now, or goes on trying in the background.
+    pub(crate) async fn deliver(
+        self: &Arc<Self>,
+        hashes: &Arc<[u128]>,
+        phase: Phase,
+    ) -> Result<(), RemoteError> {
+        let Some(remote) = &self.remote else { return Ok(()) };
+        let told = remote.invalidate(hashes, phase, self.origin).await;
+        if told.is_err() {
+            self.deliver_later(hashes, phase);
+        }
+        told
+    }
+
+    fn deliver_later(self: &Arc<Self>, hashes: &Arc<[u128]>, phase: Phase) {
+        let (inner, hashes) = (Arc::clone(self), Arc::clone(hashes));
+        let Some(remote) = self.remote.clone() else { return };
+        let work = async move {
+            // Bounded in number; what finds no place is left to the block or the outbox row.
+            let Ok(_place) = inner.retries.try_acquire() else { return };
+            let give_up = Instant::now() + inner.settings.longest_write + BLOCK_MARGIN;
+            let mut pause = RETRY.0;
+            while Instant::now() < give_up {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY.1);
+                if remote.invalidate(&hashes, phase, inner.origin).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        self.tasks.spawn_on(self.stop.clone().run_until_cancelled_owned(work), &self.runtime);
+    }
+}
