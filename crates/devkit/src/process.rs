@@ -91,11 +91,22 @@ fn processes_by_ps() -> Vec<(u32, u32)> {
     pairs.collect()
 }
 
-/// Kills every process whose current folder is below `folder`: servers of a run that lost its guardian too (Linux).
+/// Ends every process that works in `folder`: servers of a run that lost its guardian too (Linux). QUIT lets Postgres
+/// free its shared memory; KILL is for what doesn't obey.
 pub(crate) fn end_those_in(folder: &Path) {
-    for (id, _) in processes() {
-        if std::fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|current| current.starts_with(folder)) {
-            signal(id, Signal::KILL);
-        }
+    let there = |id: u32| {
+        std::fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|current| current.starts_with(folder))
+    };
+    let left = || processes().into_iter().map(|(id, _)| id).filter(|id| there(*id)).collect::<Vec<_>>();
+    for id in left() {
+        signal(id, Signal::QUIT);
+        signal(id, Signal::CONT);
+    }
+    let start = Instant::now();
+    while !left().is_empty() && start.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for id in left() {
+        signal(id, Signal::KILL);
     }
 }

@@ -1,10 +1,21 @@
 //! The commands of `cargo dev`.
 
+mod groups;
+mod install;
+mod sample;
+mod service;
+mod signals;
+mod test;
+mod up;
+mod workspace;
+
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::say::say;
+use crate::settings::yes;
 use crate::{Postgres, Redis};
 
 /// Private servers for development and tests.
@@ -17,6 +28,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Provision Postgres and Redis, migrate, load sample users, build and run the service until Ctrl-C.
+    Up(Up),
+    /// Run every test that Postgres and Redis suffice for; with --all the groups that need more, too.
+    Test(Test),
     /// Start servers and wait to be killed; devkit's own tests kill it.
     #[command(hide = true)]
     Hold {
@@ -26,12 +41,40 @@ enum Command {
     },
 }
 
+#[derive(Debug, clap::Args)]
+struct Up {
+    /// Port of the service; else the variable PORT, else 3000.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Build with optimizations.
+    #[arg(long)]
+    release: bool,
+    /// Use servers on other machines, and install what is missing, without asking.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Test {
+    /// Also the groups that need more than Postgres and Redis; fails when something for them is missing.
+    #[arg(long)]
+    all: bool,
+    /// Use servers on other machines, and install what is missing, without asking.
+    #[arg(long)]
+    yes: bool,
+    /// Passed on to `cargo test`.
+    #[arg(last = true)]
+    args: Vec<OsString>,
+}
+
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let run = async {
         match cli.command {
+            Command::Up(up) => up::run(up.port, up.release, up.yes || yes()).await,
+            Command::Test(test) => test::run(test.all, test.yes || yes(), &test.args).await,
             Command::Hold { redis } => hold(redis).await,
         }
     };

@@ -13,20 +13,12 @@ use crate::guard::Guard;
 use crate::port::Port;
 use crate::process;
 
-/// Fast and forgetful; no files outside of the data folder (no socket, shared memory as files in it).
+/// Fast: what is committed survives a kill of the server, not a crash of the machine (so `synchronous_commit` stays
+/// on). No files outside of the data folder: no socket, shared memory as files in it.
+#[rustfmt::skip]
 pub(crate) const SETTINGS: &[&str] = &[
-    "-c",
-    "fsync=off",
-    "-c",
-    "synchronous_commit=off",
-    "-c",
-    "full_page_writes=off",
-    "-c",
-    "max_connections=500",
-    "-c",
-    "unix_socket_directories=",
-    "-c",
-    "dynamic_shared_memory_type=mmap",
+    "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=500",
+    "-c", "unix_socket_directories=", "-c", "dynamic_shared_memory_type=mmap",
 ];
 
 /// Starting takes about 0.2 s; the limit is for machines that are busy with a build.

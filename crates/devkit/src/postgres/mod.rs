@@ -199,6 +199,18 @@ pub async fn shared_postgres() -> anyhow::Result<&'static Postgres> {
     SHARED.get_or_try_init(|| Postgres::given_or_start(yes())).await
 }
 
+/// Makes sure before the tests that Postgres can be had, so that a download happens once and visibly.
+pub(crate) async fn prepare(yes: bool) -> anyhow::Result<()> {
+    if let Some(url) = var("DATABASE_URL").filter(|_| allowed("POSTGRES", Source::Url)) {
+        return given::check_postgres(&url, yes);
+    }
+    match binaries::get().await {
+        Err(why) if !allowed("POSTGRES", Source::Container) => Err(why),
+        // Docker may still help; a test that finds nothing says so.
+        _ => Ok(()),
+    }
+}
+
 fn url(password: &str, port: u16) -> String {
     format!("postgres://{USER}:{password}@127.0.0.1:{port}/postgres")
 }

@@ -1,0 +1,25 @@
+//! Groups of tests that need more than Postgres and Redis, all behind the feature `all-tests`.
+
+use crate::programs::find;
+
+/// One group and the programs that its tests start.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) name: &'static str,
+    programs: &'static [&'static str],
+    /// How to get them.
+    install: &'static str,
+}
+
+pub(super) const GROUPS: [Group; 1] = [Group {
+    name: "jaeger",
+    programs: &["jaeger"],
+    install: "https://www.jaegertracing.io/download/ (version 2), put `jaeger` into PATH",
+}];
+
+/// A sentence for each program that isn't there.
+pub(super) fn missing() -> Vec<String> {
+    let each = GROUPS.iter().flat_map(|group| group.programs.iter().map(move |program| (group, program)));
+    let gone = each.filter(|(_, program)| find(program).is_none());
+    gone.map(|(group, program)| format!("group {} needs {program}: {}", group.name, group.install)).collect()
+}
