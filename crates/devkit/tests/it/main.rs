@@ -11,6 +11,7 @@ mod guardian;
 mod postgres;
 mod proxy;
 mod redis;
+mod up;
 
 use std::time::Duration;
 
