@@ -87,10 +87,7 @@ where
     let admin = crate::postgres::connect(server.own_url()).await?;
     // One that failed before may be left.
     admin.batch_execute(&format!(r#"drop database if exists "{name}" with (force)"#)).await?;
-    admin
-        .batch_execute(&format!(r#"create database "{name}""#))
-        .await
-        .context("can't make a template database")?;
+    admin.batch_execute(&format!(r#"create database "{name}""#)).await.context("can't make a template database")?;
     migrate(server.url(name)).await.with_context(|| format!("can't migrate the template {name}"))?;
     // Nobody may be connected to a template while it is copied, and a migration's pool closes in its own time.
     admin.batch_execute(&format!(r#"alter database "{name}" with allow_connections false"#)).await?;
@@ -105,9 +102,7 @@ async fn copy(admin: &Client, original: &str, name: &str) -> anyhow::Result<()> 
         let made = admin.batch_execute(&format!(r#"create database "{name}" template "{original}""#)).await;
         match made {
             // The connections just ended may need a moment to go.
-            Err(error)
-                if error.code() == Some(&SqlState::OBJECT_IN_USE) && start.elapsed().as_secs() < 10 =>
-            {
+            Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) && start.elapsed().as_secs() < 10 => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             made => return made.with_context(|| format!("can't copy the template {original}")),

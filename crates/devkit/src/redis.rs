@@ -63,8 +63,7 @@ impl Redis {
                  dnf install valkey; macOS: brew install redis), let `cargo dev test --yes` do so, or start Docker"
             );
         }
-        let container =
-            Container::start(IMAGE, 6379, &[], &["redis-server", "--save", "", "--appendonly", "no"])?;
+        let container = Container::start(IMAGE, 6379, &[], &["redis-server", "--save", "", "--appendonly", "no"])?;
         let port = container.port();
         let start = Instant::now();
         while ask(loopback(port)).is_none() {

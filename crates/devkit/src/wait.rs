@@ -8,11 +8,7 @@ use anyhow::bail;
 ///
 /// # Errors
 /// When the limit has passed, also while the condition itself hangs.
-pub async fn wait_until(
-    what: &str,
-    limit: Duration,
-    mut condition: impl AsyncFnMut() -> bool,
-) -> anyhow::Result<()> {
+pub async fn wait_until(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> bool) -> anyhow::Result<()> {
     let poll = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(10)).await;

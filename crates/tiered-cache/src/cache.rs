@@ -19,8 +19,8 @@ use crate::l1::L1;
 use crate::load::Purpose;
 use crate::metrics::CacheMetrics;
 use crate::{
-    CacheError, CacheKey, Entry, Hit, Kind, LoadCx, LoadError, LoadOutcome, OutboxStore, Policy, Read,
-    Remote, StaleReason, Tier,
+    CacheError, CacheKey, Entry, Hit, Kind, LoadCx, LoadError, LoadOutcome, OutboxStore, Policy, Read, Remote,
+    StaleReason, Tier,
 };
 
 /// A cache in tiers. Cheap to clone; all clones are the same cache.
@@ -337,8 +337,7 @@ impl Inner {
 
     /// With the fence shut nobody hears of invalidations, so an old flight may carry an old value.
     fn may_join(&self, flight: &Flight, ask: Ask<'_>) -> bool {
-        self.fence_open(ask.begun)
-            || ask.begun.saturating_duration_since(flight.begun) < self.settings.degraded
+        self.fence_open(ask.begun) || ask.begun.saturating_duration_since(flight.begun) < self.settings.degraded
     }
 
     async fn wait(&self, flight: &Arc<Flight>, ask: Ask<'_>) -> Result<Landing, CacheError> {
@@ -349,8 +348,7 @@ impl Inner {
         let mut takes_stale = ask.read == Read::Bounded;
         loop {
             let until = if impatient || !takes_stale { hard } else { soft.min(hard) };
-            let ready =
-                |state: &State| state.done.is_some() || (impatient && takes_stale && state.stale.is_some());
+            let ready = |state: &State| state.done.is_some() || (impatient && takes_stale && state.stale.is_some());
             let seen = match tokio::time::timeout_at(until, state.wait_for(ready)).await {
                 Ok(Ok(state)) => State::clone(&state),
                 // The sender lives in the flight, which is held here.

@@ -63,13 +63,8 @@ impl Drop for Landed {
 
 impl Inner {
     /// Starts the task that flies.
-    pub(crate) fn launch<F, Fut>(
-        self: &Arc<Self>,
-        flight: &Arc<Flight>,
-        policy: Policy,
-        purpose: Purpose,
-        load: F,
-    ) where
+    pub(crate) fn launch<F, Fut>(self: &Arc<Self>, flight: &Arc<Flight>, policy: Policy, purpose: Purpose, load: F)
+    where
         F: FnOnce(LoadCx) -> Fut + Send + 'static,
         Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
     {
@@ -77,8 +72,7 @@ impl Inner {
         let work = async move {
             let Landed(inner, flight) = &landed;
             let outcome = Loading::new(inner, flight, &policy, purpose).run(load).await;
-            let failed =
-                matches!(outcome, Err(CacheError::Load(_) | CacheError::Panicked | CacheError::Timeout));
+            let failed = matches!(outcome, Err(CacheError::Load(_) | CacheError::Panicked | CacheError::Timeout));
             flight.complete(outcome);
             if failed {
                 // Newcomers find the error for a moment, so that a failing source isn't hammered.
@@ -197,9 +191,10 @@ impl<'a> Loading<'a> {
             Purpose::Read(Read::Bounded | Read::Shared) => true,
             Purpose::Read(Read::Version(wanted)) => entry.version >= wanted,
             // A refresh takes what another replica refreshed since, but not what it set out to replace.
-            Purpose::Refresh => self.flight.stale().is_none_or(|(stale, _)| {
-                entry.times.expires_at > stale.times.expires_at + Duration::from_millis(5)
-            }),
+            Purpose::Refresh => self
+                .flight
+                .stale()
+                .is_none_or(|(stale, _)| entry.times.expires_at > stale.times.expires_at + Duration::from_millis(5)),
             Purpose::Read(Read::Source) => false,
         };
         if !wanted || now >= entry.times.expires_at {
@@ -368,8 +363,7 @@ enum Step {
 }
 
 fn confirmed(stale: &Entry) -> Loaded {
-    let value =
-        (stale.kind == Kind::Value).then(|| Body { bytes: stale.body.clone(), etag: stale.etag.clone() });
+    let value = (stale.kind == Kind::Value).then(|| Body { bytes: stale.body.clone(), etag: stale.etag.clone() });
     Loaded { value, version: stale.version, ttl: None }
 }
 

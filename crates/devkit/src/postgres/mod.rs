@@ -45,8 +45,7 @@ impl Postgres {
     pub async fn start() -> anyhow::Result<Self> {
         let why = match binaries::get().await {
             Ok((binaries, account)) => {
-                let started =
-                    tokio::task::spawn_blocking(move || Cluster::start(binaries, account.as_ref())).await?;
+                let started = tokio::task::spawn_blocking(move || Cluster::start(binaries, account.as_ref())).await?;
                 let cluster = started.context("can't start a private Postgres")?;
                 let (url, port) = (url(cluster.password(), cluster.port()), cluster.port());
                 return Ok(Self { place: Place::Private(Arc::new(Mutex::new(cluster))), url, port });
@@ -54,9 +53,7 @@ impl Postgres {
             Err(why) => why,
         };
         if !allowed("POSTGRES", Source::Container) || !Container::possible() {
-            return Err(
-                why.context("no Postgres: install it (Debian: apt-get install postgresql), or start Docker")
-            );
+            return Err(why.context("no Postgres: install it (Debian: apt-get install postgresql), or start Docker"));
         }
         say(format_args!("postgres: {why:#}; using a container"));
         Self::in_container().await
@@ -72,11 +69,9 @@ impl Postgres {
         let container = tokio::task::spawn_blocking(start).await??;
         let port = container.port();
         let postgres = Self { place: Place::Container(container), url: url(&password, port), port };
-        crate::wait_until(
-            "Postgres in a container answers",
-            std::time::Duration::from_secs(60),
-            async || postgres.connect("postgres").await.is_ok(),
-        )
+        crate::wait_until("Postgres in a container answers", std::time::Duration::from_secs(60), async || {
+            postgres.connect("postgres").await.is_ok()
+        })
         .await?;
         Ok(postgres)
     }

@@ -1,0 +1,100 @@
+//! `/api/cache/{key}`: plain values that live in Redis only, in a key space of their own.
+
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path, Query};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tiered_cache::{Redis, RemoteError};
+use utoipa::ToSchema;
+
+use super::body::Json;
+use crate::app::App;
+use crate::server::problem::{Kind, Problem};
+
+/// No other key of the service begins like this.
+const SPACE: &str = concat!(env!("CARGO_PKG_NAME"), ":value:");
+/// Nobody may fill Redis for ever.
+const MAX_TTL: u64 = 30 * 24 * 3600;
+
+/// A stored value.
+#[derive(Serialize, ToSchema)]
+pub struct ValueDocument<'a> {
+    /// As asked for.
+    key: &'a str,
+    #[schema(value_type = Object)]
+    value: &'a RawValue,
+}
+
+/// How long a value is kept.
+#[derive(Deserialize)]
+pub struct Life {
+    ttl: Option<String>,
+}
+
+fn redis(app: &App) -> Result<&Redis, Problem> {
+    app.redis
+        .as_ref()
+        .ok_or_else(|| Problem::new(Kind::Unavailable, "These values live in Redis, and REDIS_URL is not set."))
+}
+
+fn unreachable(error: RemoteError) -> Problem {
+    let detail = "These values live in Redis, which can't be reached.";
+    Problem::new(Kind::Unavailable, detail).retry_after(Duration::from_secs(1)).because(error)
+}
+
+fn redis_key(key: &str) -> Result<String, Problem> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    let why = "The key must have 1 to 200 letters, digits, dots, colons, dashes or underscores.";
+    let well_formed = (1..=200).contains(&key.len()) && key.bytes().all(allowed);
+    if well_formed { Ok(format!("{SPACE}{key}")) } else { Err(Problem::new(Kind::BadRequest, why)) }
+}
+
+/// Reads a value.
+#[utoipa::path(get, path = "/api/cache/{key}", tag = "cache", params(("key" = String, Path, max_length = 200)),
+    responses((status = 200, body = ValueDocument<'static>)))]
+pub async fn get_value(app: Data<App>, path: Path<String>) -> Result<HttpResponse, Problem> {
+    let key = redis_key(&path)?;
+    let text: Option<String> = redis(&app)?.query(redis::cmd("GET").arg(key)).await.map_err(unreachable)?;
+    let text = text.ok_or_else(|| Problem::not_found("Key not found"))?;
+    let broken = |error| Problem::new(Kind::Internal, "The stored value can't be read.").because(error);
+    let value = serde_json::from_str(&text).map_err(broken)?;
+    let status = (
+        actix_web::http::header::HeaderName::from_static("cache-status"),
+        concat!(env!("CARGO_PKG_NAME"), "; hit; detail=l2"),
+    );
+    Ok(HttpResponse::Ok().insert_header(status).json(ValueDocument { key: &path, value }))
+}
+
+/// Stores a value.
+#[utoipa::path(put, path = "/api/cache/{key}", tag = "cache", params(("key" = String, Path, max_length = 200),
+    ("ttl" = Option<u64>, Query, minimum = 1, description = "seconds, CACHE_L2_TTL unless given, at most 30 days")),
+    request_body(content = Object, description = "any JSON value"), security(("token" = [])),
+    responses((status = 200, body = ValueDocument<'static>)))]
+pub async fn put_value(
+    app: Data<App>,
+    path: Path<String>,
+    life: Query<Life>,
+    body: Json,
+) -> Result<HttpResponse, Problem> {
+    let key = redis_key(&path)?;
+    let seconds = match &life.ttl {
+        None => app.config.cache.l2_ttl.as_secs().max(1),
+        Some(text) => text.parse().ok().filter(|seconds| (1..=MAX_TTL).contains(seconds)).ok_or_else(|| {
+            Problem::new(Kind::BadRequest, "ttl must be a whole number of seconds from 1 to 2592000.")
+        })?,
+    };
+    let command = redis::cmd("SET").arg(key).arg(body.0.get()).arg("EX").arg(seconds).to_owned();
+    redis(&app)?.query::<()>(&command).await.map_err(unreachable)?;
+    Ok(HttpResponse::Ok().json(ValueDocument { key: &path, value: &body.0 }))
+}
+
+/// Deletes a value; deleting what isn't there is fine.
+#[utoipa::path(delete, path = "/api/cache/{key}", tag = "cache", params(("key" = String, Path, max_length = 200)),
+    security(("token" = [])), responses((status = 204)))]
+pub async fn delete_value(app: Data<App>, path: Path<String>) -> Result<HttpResponse, Problem> {
+    let key = redis_key(&path)?;
+    redis(&app)?.query::<()>(redis::cmd("DEL").arg(key)).await.map_err(unreachable)?;
+    Ok(HttpResponse::NoContent().finish())
+}

@@ -1,0 +1,131 @@
+//! The API's description, and a page to try it that needs no other site.
+
+use std::sync::Arc;
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{CACHE_CONTROL, LOCATION};
+use actix_web::web::{Data, Path};
+use utoipa::openapi::path::Operation as Documented;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder};
+use utoipa::{Modify, OpenApi as Derive};
+use utoipa_swagger_ui::Config;
+
+use crate::health::probes;
+use crate::server::problem::{CONTENT_TYPE, Kind, Problem, ProblemDocument};
+use crate::server::routes::{Access, Class, Operation, RESOURCES};
+
+#[derive(Derive)]
+#[openapi(
+    info(title = "Plinth", description = "A production service tier: HTTP over Postgres with a tiered cache."),
+    paths(
+        super::users::list_users, super::users::create_user, super::users::get_user, super::users::update_user,
+        super::users::delete_user, super::data::get_data, super::data::forget_data, super::cache_values::get_value,
+        super::cache_values::put_value, super::cache_values::delete_value, super::test::run_test, openapi_json,
+        redirect_to_page, page, probes::health, probes::live, probes::ready, probes::startup, probes::metrics,
+    ),
+    components(schemas(ProblemDocument<'static>)),
+    modifiers(&Problems, &Token)
+)]
+struct Description;
+
+/// The OpenAPI document.
+pub fn document() -> String {
+    // Made of texts alone, so it always serialises.
+    Description::openapi().to_pretty_json().unwrap_or_default()
+}
+
+/// Adds to each operation the problems that the route table says it has.
+struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, api: &mut OpenApi) {
+        let components = api.components.get_or_insert_default();
+        for kind in Kind::ALL {
+            let (status, name, title) = kind.describe();
+            let schema = RefOr::Ref(Ref::from_schema_name("Problem"));
+            let response = ResponseBuilder::new()
+                .description(format!("{} {title}", status.as_u16()))
+                .content(CONTENT_TYPE, Content::new(Some(schema)))
+                .build();
+            components.responses.insert(name.to_owned(), response.into());
+        }
+        for resource in RESOURCES {
+            for operation in resource.operations {
+                if let Some(documented) = find(api, resource.path, operation.method) {
+                    add(documented, operation, resource.class);
+                }
+            }
+        }
+    }
+}
+
+fn find<'a>(api: &'a mut OpenApi, path: &str, method: &str) -> Option<&'a mut Documented> {
+    let item = api.paths.paths.get_mut(path)?;
+    match method {
+        "GET" => item.get.as_mut(),
+        "POST" => item.post.as_mut(),
+        "PUT" => item.put.as_mut(),
+        _ => item.delete.as_mut(),
+    }
+}
+
+fn add(documented: &mut Documented, operation: &Operation, class: Class) {
+    let any: &[Kind] = match (class, operation.access) {
+        (Class::Management, _) => &[],
+        (Class::Public, Access::Open) => &[Kind::TooManyRequests, Kind::Internal, Kind::Overloaded, Kind::Timeout],
+        (Class::Public, Access::Token) => &[
+            Kind::Unauthorized,
+            Kind::WritesDisabled,
+            Kind::TooManyRequests,
+            Kind::Internal,
+            Kind::Overloaded,
+            Kind::Timeout,
+        ],
+    };
+    for kind in operation.problems.iter().chain(any) {
+        let (status, name, _) = kind.describe();
+        let reference = RefOr::Ref(Ref::from_response_name(name));
+        documented.responses.responses.entry(status.as_str().to_owned()).or_insert(reference);
+    }
+}
+
+/// Declares the bearer token.
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, api: &mut OpenApi) {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("One of API_TOKEN.")).build();
+        api.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(bearer));
+    }
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "documentation", responses((status = 200, body = Object)))]
+pub async fn openapi_json() -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(document())
+}
+
+/// To the page.
+#[utoipa::path(get, path = "/docs", tag = "documentation", responses((status = 308, description = "to /docs/")))]
+pub async fn redirect_to_page() -> HttpResponse {
+    HttpResponse::PermanentRedirect().insert_header((LOCATION, "/docs/")).finish()
+}
+
+/// What the page shows.
+pub fn page_config() -> Config<'static> {
+    Config::new(["/openapi.json"])
+}
+
+/// A page to try the API, with its scripts and styles.
+#[utoipa::path(get, path = "/docs/{file}", tag = "documentation", params(("file" = String, Path)),
+    responses((status = 200, description = "a file of the page")))]
+pub async fn page(file: Path<String>, config: Data<Config<'static>>) -> Result<HttpResponse, Problem> {
+    let broken = |error| Problem::new(Kind::Internal, "The page can't be made.").because(error);
+    let found = utoipa_swagger_ui::serve(&file, Arc::clone(&config.into_inner())).map_err(broken)?;
+    let found = found.ok_or_else(|| Problem::not_found("There is no such file."))?;
+    Ok(HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, "private, max-age=3600"))
+        .content_type(found.content_type)
+        .body(found.bytes.into_owned()))
+}

@@ -1,0 +1,148 @@
+//! Answers from the cache, and errors of cache and database as problems.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use actix_web::http::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use actix_web::web::Bytes;
+use actix_web::{HttpRequest, HttpResponse};
+use tiered_cache::{CacheError, Hit, LoadError, Tier, WriteError};
+
+use crate::server::problem::{Kind, Problem};
+use crate::store::error::StoreError;
+use crate::telemetry::context::RequestContext;
+
+/// Clients may keep answers but must ask whether they still hold.
+const REVALIDATE: HeaderValue = HeaderValue::from_static("private, max-age=0, must-revalidate");
+
+/// Microseconds since the epoch.
+pub fn unix_micros() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "a point in time for people, not a duration")]
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Answers with a body made from a hit, or 304 when the client has it already.
+pub fn cached(request: &HttpRequest, hit: &Hit, body: impl FnOnce(&Bytes) -> Bytes) -> HttpResponse {
+    note(hit);
+    let etag = &hit.entry.etag;
+    let unchanged = matches(request.headers(), etag);
+    let mut answer = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    answer.insert_header((CACHE_CONTROL, REVALIDATE)).insert_header(("cache-status", cache_status(hit)));
+    if let Ok(etag) = HeaderValue::from_bytes(etag) {
+        answer.insert_header((ETAG, etag));
+    }
+    if unchanged { answer.finish() } else { answer.content_type("application/json").body(body(&hit.entry.body)) }
+}
+
+/// 404 for a thing that isn't there, saying who knew.
+pub fn absent(hit: &Hit, detail: &'static str) -> Problem {
+    note(hit);
+    let problem = Problem::not_found(detail);
+    match HeaderValue::from_str(&cache_status(hit)) {
+        Ok(value) => problem.with_header(actix_web::http::header::HeaderName::from_static("cache-status"), value),
+        Err(_) => problem,
+    }
+}
+
+/// For the request's log line.
+fn note(hit: &Hit) {
+    if let Some(context) = RequestContext::current() {
+        // Set once per request, here.
+        let _ = context.cache.set(hit.tier.as_str());
+    }
+}
+
+/// `Cache-Status` (RFC 9211): who answered, and for how long that holds.
+fn cache_status(hit: &Hit) -> String {
+    let mut text = String::from(env!("CARGO_PKG_NAME"));
+    if hit.tier == Tier::Source {
+        text.push_str("; fwd=uri-miss");
+        text.push_str(if hit.stored { "; stored" } else { "" });
+        text.push_str(if hit.collapsed { "; collapsed" } else { "" });
+    } else {
+        text.push_str("; hit");
+    }
+    let detail = hit.stale.map_or(hit.tier.as_str(), |reason| reason.as_str());
+    // Writing into a String can't fail.
+    let _ = write!(text, "; ttl={}; detail={detail}", hit.ttl.as_secs());
+    text
+}
+
+/// Weak comparison (RFC 9110, section 13.1.2).
+fn matches(headers: &HeaderMap, etag: &[u8]) -> bool {
+    let weak = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let Ok(etag) = std::str::from_utf8(etag) else { return false };
+    let given = headers.get_all(IF_NONE_MATCH).filter_map(|value| value.to_str().ok());
+    given.flat_map(|value| value.split(',')).any(|tag| tag.trim() == "*" || weak(tag) == weak(etag))
+}
+
+/// A store error as loaders hand it to the cache, which shares it with everybody who waits.
+pub fn load_error(error: StoreError) -> LoadError {
+    std::sync::Arc::new(error)
+}
+
+impl From<CacheError> for Problem {
+    fn from(error: CacheError) -> Self {
+        let text = error.to_string();
+        match error {
+            CacheError::Load(source) => match source.downcast_ref::<StoreError>() {
+                Some(error) => Self::from(error),
+                None => Self::new(Kind::Internal, "The value could not be loaded.").because(text),
+            },
+            CacheError::Timeout => Self::new(Kind::Timeout, "The value was not loaded in time."),
+            CacheError::Overloaded { retry_after } => {
+                Self::new(Kind::Overloaded, "Too many values are being loaded.").retry_after(retry_after)
+            }
+            CacheError::VersionNotReached { found } => {
+                Self::new(Kind::Conflict, format!("The source is at version {found}, below the one asked for."))
+            }
+            CacheError::Panicked => Self::new(Kind::Internal, "The value could not be loaded.").because(text),
+            CacheError::Closed => unavailable("The service is stopping."),
+            CacheError::Remote(error) => unavailable("The shared cache can't be reached.").because(error),
+        }
+    }
+}
+
+impl From<&StoreError> for Problem {
+    fn from(error: &StoreError) -> Self {
+        let problem = match error {
+            StoreError::PoolTimeout | StoreError::Unreachable(_) => unavailable("The database can't be reached."),
+            StoreError::Timeout => unavailable("The database did not answer in time."),
+            StoreError::Conflict(_) => {
+                Self::new(Kind::Conflict, "Something with the same unique value exists already.")
+            }
+            StoreError::Other(_) => Self::new(Kind::Internal, "The database refused the request."),
+        };
+        problem.because(error)
+    }
+}
+
+impl From<WriteError<StoreError>> for Problem {
+    fn from(error: WriteError<StoreError>) -> Self {
+        match error {
+            WriteError::Source(error) => Self::from(&error),
+            WriteError::Unavailable => unavailable("The shared cache can't be reached; nothing was written."),
+            WriteError::Panicked => Self::new(Kind::Internal, "The write failed.").because("a panic, logged apart"),
+        }
+    }
+}
+
+fn unavailable(detail: &'static str) -> Problem {
+    Problem::new(Kind::Unavailable, detail).retry_after(Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    #[test]
+    fn validators_are_compared_weakly_and_in_lists() {
+        let given = |text: &str| {
+            matches(TestRequest::default().insert_header((IF_NONE_MATCH, text)).to_http_request().headers(), b"W/\"7\"")
+        };
+        assert!(given("W/\"7\"") && given("\"7\"") && given("\"6\", W/\"7\"") && given("*"));
+        assert!(!given("\"6\"") && !given("7") && !given(""));
+    }
+}

@@ -1,0 +1,200 @@
+//! `/api/users`.
+
+use actix_web::http::header::LOCATION;
+use actix_web::web::{Bytes, Data, Path, Query};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::{Deserialize, Serialize};
+use tiered_cache::{Body, CacheKey, Kind as Found, LoadOutcome, Loaded, Read, Tier, Write};
+use tracing::Instrument;
+use utoipa::ToSchema;
+
+use super::body::Json;
+use super::respond::{absent, cached, load_error};
+use crate::app::App;
+use crate::server::problem::{Kind, Problem};
+use crate::store::error::StoreError;
+use crate::store::users::{Email, NewUser, User, UserId, UserName};
+
+const NOT_FOUND: &str = "User not found";
+/// How every cached body ends; what a load answers differs in the last word.
+const CACHED: &[u8] = b"true}";
+const LOADED: &[u8] = b"false}";
+
+/// One user.
+#[derive(Serialize, ToSchema)]
+pub struct UserDocument<'a> {
+    user: &'a User,
+}
+
+/// One user as read.
+#[derive(Serialize, ToSchema)]
+pub struct CachedUserDocument<'a> {
+    user: &'a User,
+    /// It came from a cache.
+    cached: bool,
+}
+
+/// A page of users.
+#[derive(Serialize, ToSchema)]
+pub struct UsersDocument {
+    users: Vec<User>,
+    /// What to give as `after` for the next page; null on the last one.
+    next: Option<i64>,
+}
+
+/// What to write.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the body, which is parsed field by field")]
+pub struct UserInput {
+    /// 1 to 200 characters.
+    #[schema(example = "Ada Lovelace")]
+    name: String,
+    /// Unique without regard to case.
+    #[schema(example = "ada@example.com")]
+    email: String,
+}
+
+/// Which page.
+#[derive(Deserialize)]
+pub struct Page {
+    limit: Option<String>,
+    after: Option<String>,
+}
+
+fn key(id: UserId) -> CacheKey {
+    CacheKey::builder("user").param("id", id.get()).build()
+}
+
+fn id(text: &str) -> Result<UserId, Problem> {
+    text.parse().map_err(|why: &str| Problem::new(Kind::BadRequest, why))
+}
+
+/// Reads one user, cached.
+#[utoipa::path(get, path = "/api/users/{id}", tag = "users", params(("id" = i64, Path, minimum = 1)), responses(
+    (status = 200, body = CachedUserDocument<'static>), (status = 304, description = "the client's copy still holds")))]
+pub async fn get_user(app: Data<App>, request: HttpRequest, path: Path<String>) -> Result<HttpResponse, Problem> {
+    let id = id(&path)?;
+    let span = tracing::info_span!("get_user", user.id = id.get());
+    let store = app.store.clone();
+    let load = async move |_| store.user(id).await.map(found).map_err(load_error);
+    let hit = app.cache.get_or_load(&key(id), &app.policies.user, Read::Bounded, load).instrument(span).await?;
+    match hit.entry.kind {
+        Found::NotFound => Err(absent(&hit, NOT_FOUND)),
+        Found::Value if hit.tier == Tier::Source => Ok(cached(&request, &hit, just_loaded)),
+        Found::Value => Ok(cached(&request, &hit, Bytes::clone)),
+    }
+}
+
+/// What the cache keeps: the finished body of a later hit.
+fn found(user: Option<User>) -> LoadOutcome {
+    let version = user.as_ref().map_or(0, version);
+    let value = user.map(|user| Body {
+        // A struct of numbers and texts always serialises.
+        bytes: serde_json::to_vec(&CachedUserDocument { user: &user, cached: true }).unwrap_or_default().into(),
+        etag: format!("W/\"{version}\"").into(),
+    });
+    LoadOutcome::New(Loaded { value, version, ttl: None })
+}
+
+fn just_loaded(body: &Bytes) -> Bytes {
+    let stem = body.strip_suffix(CACHED).unwrap_or(body);
+    [stem, LOADED].concat().into()
+}
+
+/// Reads a page of users, in the order of their numbers; not cached.
+#[utoipa::path(get, path = "/api/users", tag = "users", params(
+    ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "users on the page, 20 unless given"),
+    ("after" = Option<i64>, Query, minimum = 0, description = "the last number of the page before")), responses(
+    (status = 200, body = UsersDocument)))]
+pub async fn list_users(app: Data<App>, page: Query<Page>) -> Result<HttpResponse, Problem> {
+    let limit = number(page.limit.as_deref(), 20, 1, 100, "limit must be a whole number from 1 to 100.")?;
+    let after = number(page.after.as_deref(), 0, 0, i64::MAX, "after must be a whole number, 0 or above.")?;
+    // One more than asked for tells whether there is a next page.
+    let mut users = app.store.users(after, limit + 1).await.map_err(|error| Problem::from(&error))?;
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = users.len() > wanted;
+    users.truncate(wanted);
+    let next = users.last().filter(|_| more).map(|user| user.id);
+    Ok(HttpResponse::Ok().json(UsersDocument { users, next }))
+}
+
+fn number(text: Option<&str>, default: i64, least: i64, most: i64, why: &'static str) -> Result<i64, Problem> {
+    let Some(text) = text else { return Ok(default) };
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| Problem::new(Kind::BadRequest, why))
+}
+
+fn new_user(body: &Json) -> Result<NewUser, Problem> {
+    let mut fields = body.fields()?;
+    match (fields.text("name", UserName::parse), fields.text("email", Email::parse)) {
+        (Some(name), Some(email)) => Ok(NewUser { name, email }),
+        _ => Err(fields.into_problem()),
+    }
+}
+
+/// Creates a user.
+#[utoipa::path(post, path = "/api/users", tag = "users", request_body = UserInput, security(("token" = [])), responses(
+    (status = 201, body = UserDocument<'static>, headers(("Location" = String)))))]
+pub async fn create_user(app: Data<App>, body: Json) -> Result<HttpResponse, Problem> {
+    let new = new_user(&body)?;
+    // The number first: "not found" may be cached under it and must go around the commit like any other value.
+    let id = app.store.next_user_id().await.map_err(|error| Problem::from(&error))?;
+    let store = app.store.clone();
+    let write = async move |_| {
+        let user = store.insert_user(id, &new).await?;
+        let version = version(&user);
+        Ok((user, version))
+    };
+    let user = app.cache.write(vec![key(id)], Write::Available, write).await.map_err(conflict)?;
+    let location = (LOCATION, format!("/api/users/{}", user.id));
+    Ok(HttpResponse::Created().insert_header(location).json(UserDocument { user: &user }))
+}
+
+/// Replaces a user.
+#[utoipa::path(put, path = "/api/users/{id}", tag = "users", params(("id" = i64, Path, minimum = 1)),
+    request_body = UserInput, security(("token" = [])), responses(
+    (status = 200, body = UserDocument<'static>)))]
+pub async fn update_user(app: Data<App>, path: Path<String>, body: Json) -> Result<HttpResponse, Problem> {
+    let id = id(&path)?;
+    let new = new_user(&body)?;
+    let store = app.store.clone();
+    let write = async move |_| {
+        let user = store.update_user(id, &new).await?;
+        let version = user.as_ref().map_or(0, version);
+        Ok((user, version))
+    };
+    match app.cache.write(vec![key(id)], Write::Available, write).await.map_err(conflict)? {
+        Some(user) => Ok(HttpResponse::Ok().json(UserDocument { user: &user })),
+        None => Err(Problem::not_found(NOT_FOUND)),
+    }
+}
+
+/// Deletes a user.
+#[utoipa::path(delete, path = "/api/users/{id}", tag = "users", params(("id" = i64, Path, minimum = 1)),
+    security(("token" = [])), responses((status = 204)))]
+pub async fn delete_user(app: Data<App>, path: Path<String>) -> Result<HttpResponse, Problem> {
+    let id = id(&path)?;
+    let store = app.store.clone();
+    let write = async move |_| {
+        let last = store.delete_user(id).await?;
+        Ok((last.is_some(), last.and_then(|version| u64::try_from(version).ok()).unwrap_or_default()))
+    };
+    if app.cache.write(vec![key(id)], Write::Available, write).await.map_err(conflict)? {
+        Ok(HttpResponse::NoContent().finish())
+    } else {
+        Err(Problem::not_found(NOT_FOUND))
+    }
+}
+
+fn version(user: &User) -> u64 {
+    u64::try_from(user.version).unwrap_or_default()
+}
+
+fn conflict(error: tiered_cache::WriteError<StoreError>) -> Problem {
+    match error {
+        tiered_cache::WriteError::Source(StoreError::Conflict(_)) => {
+            Problem::new(Kind::Conflict, "Another user has this e-mail address.")
+        }
+        other => Problem::from(other),
+    }
+}

@@ -1,0 +1,180 @@
+//! Everything that handlers need, as plain fields, and how it starts and stops.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use tiered_cache::{Policy, Redis, RedisConfig, TieredCache};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::config::{CacheConfig, Config};
+use crate::health::{Checker, Health};
+use crate::lifecycle::Lifecycle;
+use crate::store::Store;
+use crate::store::connect::connect;
+use crate::store::migrations::{self, Schema};
+use crate::telemetry::Telemetry;
+
+/// How long the start waits for Redis before it goes on without.
+const REDIS_WAIT: Duration = Duration::from_secs(2);
+/// How often the pool is looked after.
+const POOL_PERIOD: Duration = Duration::from_secs(1);
+
+/// State of the service; one per process.
+pub struct App {
+    /// As read at start.
+    pub config: Config,
+    /// The database.
+    pub store: Store,
+    /// The tiers.
+    pub cache: TieredCache,
+    /// How each kind of thing is cached.
+    pub policies: Policies,
+    /// Redis for plain values, when configured.
+    pub redis: Option<Redis>,
+    /// The latest checks.
+    pub health: Health,
+    /// Phase and background tasks.
+    pub lifecycle: Lifecycle,
+    /// Logs, metrics, spans.
+    pub telemetry: Telemetry,
+    /// What `/metrics` shows.
+    pub registry: Registry,
+}
+
+/// How each kind of thing is cached.
+pub struct Policies {
+    /// Users.
+    pub user: Policy,
+    /// Computed data.
+    pub data: Policy,
+}
+
+impl Policies {
+    fn new(config: &Config) -> Self {
+        let CacheConfig { l1_ttl, l2_ttl, fail_safe, .. } = config.cache;
+        // A little less than the request's own, so that the client gets the answer that names the cause.
+        let hard_timeout = config.http.request_timeout.mul_f64(0.9);
+        let policy = |cache| Policy { l1_ttl, l2_ttl, fail_safe, hard_timeout, ..Policy::new(cache) };
+        Self { user: policy("user"), data: policy("data") }
+    }
+}
+
+/// The start can't succeed however long one waits; holds a sentence for the operator.
+#[derive(Debug)]
+pub struct Refused(pub String);
+
+impl App {
+    /// Puts the parts together; connects to nothing yet.
+    ///
+    /// # Errors
+    /// When a part can't be made from its settings.
+    pub fn assemble(config: Config, telemetry: Telemetry, mut registry: Registry) -> anyhow::Result<Self> {
+        let runtime = Handle::current();
+        let cache = &config.cache;
+        let redis = cache.redis_url.as_ref().map(|url| {
+            let settings = RedisConfig {
+                url: url.clone(),
+                connections: cache.redis_connections.min(config.http.workers),
+                connect_timeout: cache.redis_connect_timeout,
+                timeout: cache.redis_timeout,
+            };
+            Redis::new(settings, runtime.clone())
+        });
+        let redis = redis.transpose().context("Redis")?;
+        let mut tiers =
+            TieredCache::builder().runtime(runtime).l1(cache.l1_max_bytes).namespace(env!("CARGO_PKG_NAME"));
+        if let Some(redis) = &redis {
+            tiers = tiers.redis(redis.clone());
+        }
+        let tiers = tiers.build().context("the cache")?;
+        tiers.metrics().register(&mut registry);
+        Ok(Self {
+            store: Store::new(&config.database, telemetry.metrics.clone())?,
+            policies: Policies::new(&config),
+            cache: tiers,
+            redis,
+            health: Health::default(),
+            lifecycle: Lifecycle::default(),
+            telemetry,
+            registry,
+            config,
+        })
+    }
+
+    /// Waits for what the service needs: Postgres for as long as it takes, Redis for a moment.
+    ///
+    /// # Errors
+    /// When the schema doesn't fit this binary.
+    pub async fn start(&self) -> Result<(), Refused> {
+        let checker = Checker {
+            health: self.health.clone(),
+            database: self.config.database.clone(),
+            redis: self.redis.clone(),
+            memory_limit: self.config.process.memory_limit,
+        };
+        self.lifecycle.background("health", checker.run());
+        let store = self.store.clone();
+        self.lifecycle.background("pool", async move {
+            loop {
+                store.maintain().await;
+                tokio::time::sleep(POOL_PERIOD).await;
+            }
+        });
+        let (schema, ()) = tokio::join!(self.wait_for_schema(), self.wait_for_redis());
+        schema
+    }
+
+    async fn wait_for_schema(&self) -> Result<(), Refused> {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match self.schema().await {
+                Ok(Schema::Current) => return Ok(()),
+                Ok(Schema::Behind(missing)) => {
+                    let missing = missing.join(", ");
+                    let run = concat!("run `", env!("CARGO_PKG_NAME"), " migrate` first, or set MIGRATE_ON_START=true");
+                    return Err(Refused(format!(
+                        "The database's schema is behind this version (missing: {missing}): {run}."
+                    )));
+                }
+                Ok(Schema::TooNew(name)) => {
+                    return Err(Refused(format!(
+                        "The database's schema has lost what this version needs ({name}): run a later version."
+                    )));
+                }
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "waiting for the database"),
+            }
+            tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    async fn schema(&self) -> anyhow::Result<Schema> {
+        let database = &self.config.database;
+        if database.migrate_on_start {
+            migrations::migrate(database).await?;
+        }
+        let client = connect(database).await.context("can't connect to the database")?;
+        migrations::check(&client).await.context("can't read the schema's history")
+    }
+
+    async fn wait_for_redis(&self) {
+        let Some(redis) = &self.redis else { return };
+        let until = Instant::now() + REDIS_WAIT;
+        while Instant::now() < until {
+            if redis.ping(REDIS_WAIT).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tracing::warn!("Redis does not answer; starting without it");
+    }
+
+    /// Ends background work, cache and pool, in this order, by `deadline`.
+    pub async fn stop(&self, deadline: Instant) {
+        self.lifecycle.stop_background(deadline).await;
+        self.cache.shutdown(deadline.saturating_duration_since(Instant::now())).await;
+        self.store.close();
+    }
+}

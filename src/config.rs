@@ -1,0 +1,393 @@
+//! Configuration: one struct per concern, read from flags and the environment at start and nowhere else.
+
+pub mod docs;
+pub mod reader;
+pub mod settings;
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tracing_subscriber::filter::Targets;
+
+use self::reader::{ConfigError, Reader, Values, duration, list, parsed, size};
+
+/// Everything the web process needs to know.
+#[derive(Clone)]
+pub struct Config {
+    /// Listening, limits of requests, tokens.
+    pub http: HttpConfig,
+    /// Postgres.
+    pub database: DatabaseConfig,
+    /// The tiers.
+    pub cache: CacheConfig,
+    /// Phases of the process and its memory.
+    pub process: ProcessConfig,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+}
+
+/// Listening, limits of requests, tokens.
+#[derive(Clone)]
+pub struct HttpConfig {
+    /// Port of the API; 0 takes a free one.
+    pub port: u16,
+    /// Address to listen on.
+    pub bind: IpAddr,
+    /// Port of health and metrics when it isn't the API's.
+    pub management_port: Option<u16>,
+    /// Threads that answer requests.
+    pub workers: usize,
+    /// Networks whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Longest time for one request.
+    pub request_timeout: Duration,
+    /// Largest body, in bytes.
+    pub body_limit: usize,
+    /// Requests at once.
+    pub max_in_flight: usize,
+    /// Requests per client.
+    pub rate_limit: Option<RateLimit>,
+    /// Tokens that may write; empty: nobody may.
+    pub tokens: Vec<String>,
+}
+
+/// So many requests in a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests in the period.
+    pub requests: NonZeroU32,
+    /// The period.
+    pub per: Duration,
+}
+
+/// Postgres.
+#[derive(Clone, Default)]
+pub struct DatabaseConfig {
+    /// Where it is; holds the password.
+    pub url: tokio_postgres::Config,
+    /// `application_name` of its connections.
+    pub application_name: String,
+    /// Connections kept open.
+    pub pool_min: usize,
+    /// Connections at most.
+    pub pool_max: usize,
+    /// Longest wait for a connection.
+    pub acquire_timeout: Duration,
+    /// Longest time for one statement.
+    pub command_timeout: Duration,
+    /// Apply migrations before serving.
+    pub migrate_on_start: bool,
+}
+
+/// The tiers.
+#[derive(Clone)]
+pub struct CacheConfig {
+    /// Redis; holds the password.
+    pub redis_url: Option<String>,
+    /// Multiplexed connections.
+    pub redis_connections: usize,
+    /// Longest time to connect.
+    pub redis_connect_timeout: Duration,
+    /// Longest time for a command.
+    pub redis_timeout: Duration,
+    /// Life in the process.
+    pub l1_ttl: Duration,
+    /// Life in Redis.
+    pub l2_ttl: Duration,
+    /// Life past the end when the source fails.
+    pub fail_safe: Duration,
+    /// Memory of the first tier, in bytes; 0: none.
+    pub l1_max_bytes: u64,
+    /// How long computing a value of `/api/data` takes.
+    pub compute_time: Duration,
+}
+
+/// Phases of the process and its memory.
+#[derive(Clone)]
+pub struct ProcessConfig {
+    /// How long requests are accepted after the signal.
+    pub drain_delay: Duration,
+    /// From the signal until all but telemetry is stopped.
+    pub shutdown_timeout: Duration,
+    /// Limit for the memory checks, in bytes, instead of the cgroup's.
+    pub memory_limit: Option<u64>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For people at a terminal.
+    Pretty,
+}
+
+/// Logs and traces.
+#[derive(Clone)]
+pub struct TelemetryConfig {
+    /// What is logged.
+    pub log_level: Targets,
+    /// How it looks.
+    pub log_format: LogFormat,
+    /// `service.name`.
+    pub service_name: String,
+    /// Further resource attributes.
+    pub resource: Vec<(String, String)>,
+    /// Where spans go; `None`: nowhere.
+    pub export: Option<ExportConfig>,
+    /// Which requests are traced.
+    pub sampler: Sampler,
+}
+
+/// Where spans go.
+#[derive(Clone)]
+pub struct ExportConfig {
+    /// The collector's URL, complete.
+    pub endpoint: String,
+    /// gRPC instead of HTTP with protobuf.
+    pub grpc: bool,
+    /// Headers for the collector.
+    pub headers: Vec<(String, String)>,
+    /// Longest time for one export.
+    pub timeout: Duration,
+}
+
+/// OpenTelemetry's samplers that need no server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampler {
+    /// The caller's decision wins.
+    pub parent_based: bool,
+    /// Share of the traces that begin here, 0 to 1.
+    pub ratio: f64,
+}
+
+impl Config {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// Names every setting that is missing or wrong.
+    pub fn read(values: &Values) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(values);
+        let config = Self {
+            http: HttpConfig::read(&mut reader),
+            database: DatabaseConfig::read(&mut reader),
+            cache: CacheConfig::read(&mut reader),
+            process: ProcessConfig::read(&mut reader),
+            telemetry: TelemetryConfig::read(&mut reader),
+        };
+        reader.finish()?;
+        Ok(config)
+    }
+}
+
+impl HttpConfig {
+    /// Reads this part.
+    pub fn read(r: &mut Reader<'_>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            port: r.setting("PORT", parsed("a port")),
+            bind: r.optional("BIND_ADDRESS", parsed("an IP address")).unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            management_port: r.optional("MANAGEMENT_PORT", parsed("a port")),
+            workers: r.optional("WORKERS", positive).unwrap_or(cores),
+            trusted_proxies: r.setting("TRUSTED_PROXIES", list(network)),
+            request_timeout: r.setting("REQUEST_TIMEOUT", nonzero_duration),
+            body_limit: r
+                .setting("BODY_LIMIT", |text| usize::try_from(size(text)?).map_err(|_| "is too large".to_owned())),
+            max_in_flight: r.setting("MAX_IN_FLIGHT", positive),
+            rate_limit: r.optional("RATE_LIMIT", rate),
+            tokens: r.optional("API_TOKEN", list(token)).unwrap_or_default(),
+        }
+    }
+}
+
+impl DatabaseConfig {
+    /// Reads this part.
+    pub fn read(r: &mut Reader<'_>) -> Self {
+        let config = Self {
+            url: r.required("DATABASE_URL", parsed("a postgres:// URL")),
+            application_name: r.setting("OTEL_SERVICE_NAME", parsed("a name")),
+            pool_min: r.setting("DATABASE_POOL_MIN", parsed("a number")),
+            pool_max: r.setting("DATABASE_POOL_MAX", positive),
+            acquire_timeout: r.setting("DATABASE_ACQUIRE_TIMEOUT", nonzero_duration),
+            command_timeout: r.setting("DATABASE_COMMAND_TIMEOUT", nonzero_duration),
+            migrate_on_start: r.setting("MIGRATE_ON_START", parsed("true or false")),
+        };
+        if config.pool_min > config.pool_max {
+            r.problem(
+                "DATABASE_POOL_MIN",
+                &format!("{} is above DATABASE_POOL_MAX {}", config.pool_min, config.pool_max),
+            );
+        }
+        config
+    }
+}
+
+impl CacheConfig {
+    fn read(r: &mut Reader<'_>) -> Self {
+        let config = Self {
+            redis_url: r.optional("REDIS_URL", redis_url),
+            redis_connections: r.setting("REDIS_POOL_MAX", positive),
+            redis_connect_timeout: r.setting("REDIS_CONNECT_TIMEOUT", nonzero_duration),
+            redis_timeout: r.setting("REDIS_TIMEOUT", nonzero_duration),
+            l1_ttl: r.setting("CACHE_L1_TTL", nonzero_duration),
+            l2_ttl: r.setting("CACHE_L2_TTL", nonzero_duration),
+            fail_safe: r.setting("CACHE_FAIL_SAFE", duration),
+            l1_max_bytes: r.setting("CACHE_L1_MAX_BYTES", size),
+            compute_time: r.setting("DATA_COMPUTE_TIME", duration),
+        };
+        if config.l1_ttl > Duration::from_secs(300) {
+            r.problem("CACHE_L1_TTL", "is above 300s, the longest that a value may stay in the process");
+        }
+        config
+    }
+}
+
+impl ProcessConfig {
+    fn read(r: &mut Reader<'_>) -> Self {
+        let config = Self {
+            drain_delay: r.setting("DRAIN_DELAY", duration),
+            shutdown_timeout: r.setting("SHUTDOWN_TIMEOUT", nonzero_duration),
+            memory_limit: r.optional("MEMORY_LIMIT", size),
+        };
+        if config.drain_delay >= config.shutdown_timeout {
+            r.problem("DRAIN_DELAY", "must be shorter than SHUTDOWN_TIMEOUT, which it is part of");
+        }
+        config
+    }
+}
+
+impl TelemetryConfig {
+    fn read(r: &mut Reader<'_>) -> Self {
+        Self {
+            log_level: r.setting("LOG_LEVEL", parsed("a level or a list of target=level")),
+            log_format: r.setting("LOG_FORMAT", |text| match text {
+                "json" => Ok(LogFormat::Json),
+                "pretty" => Ok(LogFormat::Pretty),
+                _ => Err("is neither json nor pretty".to_owned()),
+            }),
+            service_name: r.setting("OTEL_SERVICE_NAME", parsed("a name")),
+            resource: r.setting("OTEL_RESOURCE_ATTRIBUTES", list(pair)),
+            export: ExportConfig::read(r),
+            sampler: Sampler::read(r),
+        }
+    }
+}
+
+impl ExportConfig {
+    fn read(r: &mut Reader<'_>) -> Option<Self> {
+        let disabled: bool = r.setting("OTEL_SDK_DISABLED", parsed("true or false"));
+        let none = r.setting("OTEL_TRACES_EXPORTER", |text| match text {
+            "otlp" => Ok(false),
+            "none" => Ok(true),
+            _ => Err("is neither otlp nor none".to_owned()),
+        });
+        let grpc = r
+            .optional("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", protocol)
+            .unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_PROTOCOL", protocol));
+        let whole = r.optional("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", |text| collector(text, ""));
+        let base =
+            r.optional("OTEL_EXPORTER_OTLP_ENDPOINT", |text| collector(text, if grpc { "" } else { "/v1/traces" }));
+        let headers = r.setting("OTEL_EXPORTER_OTLP_HEADERS", list(pair));
+        let timeout =
+            Duration::from_millis(r.setting("OTEL_EXPORTER_OTLP_TIMEOUT", parsed("a number of milliseconds")));
+        let endpoint = whole.or(base).filter(|_| !disabled && !none)?;
+        Some(Self { endpoint, grpc, headers, timeout })
+    }
+}
+
+impl Sampler {
+    fn read(r: &mut Reader<'_>) -> Self {
+        let share = r.setting("OTEL_TRACES_SAMPLER_ARG", |text| match text.parse::<f64>() {
+            Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+            _ => Err("is not a share from 0 to 1".to_owned()),
+        });
+        let (parent_based, ratio) = r.setting("OTEL_TRACES_SAMPLER", |text| {
+            let root = text.strip_prefix("parentbased_");
+            let ratio = match root.unwrap_or(text) {
+                "always_on" => 1.0,
+                "always_off" => 0.0,
+                "traceidratio" => share,
+                _ => return Err("is not a known sampler".to_owned()),
+            };
+            Ok((root.is_some(), ratio))
+        });
+        Self { parent_based, ratio }
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    parsed("a number above 0")(text)
+        .and_then(|number| if number > 0 { Ok(number) } else { Err("is not above 0".to_owned()) })
+}
+
+fn nonzero_duration(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|value| if value.is_zero() { Err("must be above 0".to_owned()) } else { Ok(value) })
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(|_| address()).map_err(|_| "is not a list of networks".to_owned())
+}
+
+fn token(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_graphic();
+    if text.chars().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("has characters that no header can carry".to_owned())
+    }
+}
+
+fn redis_url(text: &str) -> Result<String, String> {
+    redis::Client::open(text).map(|_| text.to_owned()).map_err(|_| "is not a redis:// or rediss:// URL".to_owned())
+}
+
+fn rate(text: &str) -> Result<RateLimit, String> {
+    let (number, unit) = text.split_once('/').ok_or("is not a rate such as 100/s")?;
+    let per = match unit.trim() {
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        _ => return Err("has no unit /s or /m".to_owned()),
+    };
+    let requests = parsed("a rate such as 100/s")(number)?;
+    Ok(RateLimit { requests, per })
+}
+
+fn protocol(text: &str) -> Result<bool, String> {
+    match text {
+        "grpc" => Ok(true),
+        "http/protobuf" => Ok(false),
+        _ => Err("is neither http/protobuf nor grpc".to_owned()),
+    }
+}
+
+/// The exporter takes an endpoint without scheme for https; the mistake is common, so it is refused here.
+fn collector(text: &str, path: &str) -> Result<String, String> {
+    let uri = reqwest::Url::parse(text).ok().filter(|uri| matches!(uri.scheme(), "http" | "https") && uri.has_host());
+    uri.ok_or("is not an http:// or https:// URL")?;
+    Ok(format!("{}{path}", text.trim_end_matches('/')))
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("is not a list of key=value")?;
+    let value = percent_decoded(value.trim()).ok_or("has a broken %-escape")?;
+    Ok((key.trim().to_owned(), value))
+}
+
+/// Values of these lists are percent-encoded (OpenTelemetry specification, "Specifying resource information via an environment variable").
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let digits = [bytes.next()?, bytes.next()?];
+            decoded.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+        } else {
+            decoded.push(byte);
+        }
+    }
+    String::from_utf8(decoded).ok()
+}

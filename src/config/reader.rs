@@ -1,0 +1,171 @@
+//! Turns texts into typed settings and collects everything that is wrong, so that one start shows it all.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::settings::{self, Source};
+
+/// The settings as texts; empty ones are left out, so that empty counts as unset.
+#[derive(Clone, Default)]
+pub struct Values(HashMap<String, String>);
+
+impl Values {
+    /// Keeps the pairs whose value isn't empty.
+    pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self(pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect())
+    }
+
+    /// The text of a variable.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// Everything that was wrong with the configuration; its text names each variable.
+#[derive(Debug, thiserror::Error)]
+pub struct ConfigError(Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration is not valid:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+/// Reads settings one by one. A bad one yields its type's default, which nobody sees: [`Reader::finish`] fails then.
+pub struct Reader<'a> {
+    values: &'a Values,
+    problems: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of these values.
+    pub fn new(values: &'a Values) -> Self {
+        Self { values, problems: Vec::new() }
+    }
+
+    /// The setting, parsed, when it is set.
+    pub fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.secret_or_text(name)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(why) => {
+                let secret = settings::find(name).is_none_or(|setting| setting.source == Source::Secret);
+                let shown = if secret { "its value (not shown)".to_owned() } else { format!("{text:?}") };
+                self.problem(name, &format!("{shown} {why}"));
+                None
+            }
+        }
+    }
+
+    /// The setting, parsed, or its default from the table.
+    pub fn setting<T: Default>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        let default = || settings::find(name).and_then(|setting| parse(setting.default).ok()).unwrap_or_default();
+        self.optional(name, &parse).unwrap_or_else(default)
+    }
+
+    /// The setting, parsed; missing is a problem.
+    pub fn required<T: Default>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        let before = self.problems.len();
+        let value = self.optional(name, parse);
+        if value.is_none() && self.problems.len() == before {
+            self.problem(name, "is missing");
+        }
+        value.unwrap_or_default()
+    }
+
+    /// Records what is wrong with a variable.
+    pub fn problem(&mut self, name: &str, what: &str) {
+        let example = settings::find(name).map_or("", |setting| setting.example);
+        self.problems.push(format!("{name}: {what}; for example {name}={example}"));
+    }
+
+    /// Fails with everything that was wrong.
+    ///
+    /// # Errors
+    /// When any setting was missing or wrong.
+    pub fn finish(self) -> Result<(), ConfigError> {
+        if self.problems.is_empty() { Ok(()) } else { Err(ConfigError(self.problems)) }
+    }
+
+    fn secret_or_text(&mut self, name: &str) -> Option<String> {
+        let file = settings::find(name)
+            .filter(|setting| setting.source == Source::Secret)
+            .and_then(|_| self.values.text(&format!("{name}_FILE")));
+        match (self.values.text(name), file) {
+            (Some(_), Some(_)) => {
+                self.problem(name, &format!("and {name}_FILE are both set; set one"));
+                None
+            }
+            (Some(text), None) => Some(text.to_owned()),
+            (None, Some(path)) => match std::fs::read_to_string(path) {
+                Ok(text) => Some(text.trim_end().to_owned()).filter(|text| !text.is_empty()),
+                Err(error) => {
+                    self.problem(name, &format!("{name}_FILE={path} can't be read ({error})"));
+                    None
+                }
+            },
+            (None, None) => None,
+        }
+    }
+}
+
+/// Anything with `FromStr`.
+pub fn parsed<T: FromStr>(what: &'static str) -> impl Fn(&str) -> Result<T, String> {
+    move |text| text.trim().parse().map_err(|_| format!("is not {what}"))
+}
+
+/// `500ms`, `30s`, `1h`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text.trim()).map_err(|_| "is not a duration".to_owned())
+}
+
+/// Bytes, or `64KiB`, `64MiB`, `1GiB`.
+pub fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let factor: u64 = match text.get(digits.len()..).unwrap_or_default().trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("is not a size (bytes, KiB, MiB or GiB)".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "is not a size (bytes, KiB, MiB or GiB)")?;
+    number.checked_mul(factor).ok_or_else(|| "is too large".to_owned())
+}
+
+/// A list with commas, each element parsed, empty ones left out.
+pub fn list<T>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Vec<T>, String> {
+    move |text| text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(&parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sizes_are_bytes_or_binary_units() {
+        assert_eq!(size("0"), Ok(0));
+        assert_eq!(size("64KiB"), Ok(65_536));
+        assert_eq!(size("1 GiB"), Ok(1 << 30));
+        assert!(size("64MB").is_err() && size("-1").is_err() && size("99999999999GiB").is_err());
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        assert!(duration("30").is_err() && duration("soon").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_parser_panic(text in ".*") {
+            let _ = (size(&text), duration(&text), list(parsed::<u16>("a port"))(&text));
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! How the service is: checked in the background, so that probes cost nothing and never multiply queries.
+
+pub mod memory;
+pub mod probe;
+pub mod probes;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tiered_cache::{Redis, RemoteError};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_postgres::Client;
+
+use self::memory::Memory;
+use crate::config::DatabaseConfig;
+use crate::store::connect::connect;
+
+/// A change shows within the period and one check.
+const PERIOD: Duration = Duration::from_secs(2);
+/// Longest time for one check.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It answers.
+    Healthy,
+    /// It doesn't, and why.
+    Unhealthy(String),
+    /// It isn't configured.
+    Disabled,
+}
+
+impl Verdict {
+    /// As shown in `/health`.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Healthy => "healthy".to_owned(),
+            Self::Unhealthy(why) => format!("unhealthy: {why}"),
+            Self::Disabled => "disabled".to_owned(),
+        }
+    }
+}
+
+/// One round of checks.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Postgres.
+    pub database: Verdict,
+    /// Redis.
+    pub redis: Verdict,
+    /// Memory against its limit.
+    pub memory: Memory,
+}
+
+impl Report {
+    /// Nothing that answers is left.
+    fn nothing_left(&self) -> bool {
+        let gone = |verdict: &Verdict| matches!(verdict, Verdict::Unhealthy(_));
+        gone(&self.database) && self.redis != Verdict::Healthy
+    }
+
+    /// `healthy`, `degraded` or `unhealthy`.
+    fn status(&self, memory_high: bool) -> &'static str {
+        if self.nothing_left() || memory_high {
+            "unhealthy"
+        } else if matches!((&self.database, &self.redis), (Verdict::Healthy, Verdict::Healthy | Verdict::Disabled)) {
+            "healthy"
+        } else {
+            "degraded"
+        }
+    }
+}
+
+/// The latest report; cheap to clone.
+#[derive(Clone)]
+pub struct Health {
+    report: Arc<watch::Sender<Report>>,
+    memory_high: Arc<AtomicBool>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let unknown = || Verdict::Unhealthy("not checked yet".to_owned());
+        let report = Report { database: unknown(), redis: unknown(), memory: Memory::default() };
+        Self { report: Arc::new(watch::Sender::new(report)), memory_high: Arc::default() }
+    }
+}
+
+impl Health {
+    /// The latest report.
+    pub fn report(&self) -> Report {
+        self.report.borrow().clone()
+    }
+
+    /// Too little memory is left to take more traffic.
+    pub fn memory_high(&self) -> bool {
+        self.memory_high.load(Ordering::Relaxed)
+    }
+
+    fn publish(&self, report: Report) {
+        let high = report.memory.is_high(self.memory_high());
+        if self.memory_high.swap(high, Ordering::Relaxed) != high {
+            tracing::warn!(high, percent = report.memory.percent().unwrap_or_default(), "memory against its limit");
+        }
+        let before = self.report.send_replace(report);
+        let now = self.report.borrow();
+        for (what, before, now) in [("database", before.database, &now.database), ("redis", before.redis, &now.redis)] {
+            if before != *now {
+                tracing::info!(service = what, before = before.text(), now = now.text(), "health changed");
+            }
+        }
+    }
+}
+
+/// Runs the checks.
+pub struct Checker {
+    /// Where the reports go.
+    pub health: Health,
+    /// A connection of its own is opened there: an exhausted pool is a different illness than a dead database.
+    pub database: DatabaseConfig,
+    /// Redis, when configured.
+    pub redis: Option<Redis>,
+    /// `MEMORY_LIMIT`.
+    pub memory_limit: Option<u64>,
+}
+
+impl Checker {
+    /// Checks for ever.
+    pub async fn run(self) {
+        let mut client = None;
+        loop {
+            let started = Instant::now();
+            self.check(&mut client).await;
+            tokio::time::sleep(PERIOD.saturating_sub(started.elapsed())).await;
+        }
+    }
+
+    async fn check(&self, client: &mut Option<Client>) {
+        let (database, redis) = tokio::join!(self.check_database(client), self.check_redis());
+        self.health.publish(Report { database, redis, memory: Memory::read(self.memory_limit) });
+    }
+
+    async fn check_database(&self, kept: &mut Option<Client>) -> Verdict {
+        let ask = async {
+            let client = match kept.take().filter(|client| !client.is_closed()) {
+                Some(client) => client,
+                None => connect(&self.database).await?,
+            };
+            client.simple_query("select 1").await?;
+            Ok::<_, tokio_postgres::Error>(client)
+        };
+        match timeout(LIMIT, ask).await {
+            Ok(Ok(client)) => {
+                *kept = Some(client);
+                Verdict::Healthy
+            }
+            Ok(Err(error)) if error.code().is_some() => Verdict::Unhealthy("refused".to_owned()),
+            Ok(Err(_)) => Verdict::Unhealthy("connection failed".to_owned()),
+            Err(_) => Verdict::Unhealthy("timeout".to_owned()),
+        }
+    }
+
+    async fn check_redis(&self) -> Verdict {
+        let Some(redis) = &self.redis else { return Verdict::Disabled };
+        match timeout(LIMIT, redis.ping(LIMIT)).await {
+            Ok(Ok(())) => Verdict::Healthy,
+            Ok(Err(RemoteError::Unavailable | RemoteError::Failed(_))) => {
+                Verdict::Unhealthy("connection failed".to_owned())
+            }
+            Ok(Err(RemoteError::Timeout)) | Err(_) => Verdict::Unhealthy("timeout".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_lost_dependency_degrades_and_none_left_is_unhealthy() {
+        let gone = || Verdict::Unhealthy("timeout".to_owned());
+        let status = |database, redis| Report { database, redis, memory: Memory::default() }.status(false);
+        assert_eq!(status(Verdict::Healthy, Verdict::Healthy), "healthy");
+        assert_eq!(status(Verdict::Healthy, Verdict::Disabled), "healthy");
+        assert_eq!(status(Verdict::Healthy, gone()), "degraded");
+        assert_eq!(status(gone(), Verdict::Healthy), "degraded");
+        assert_eq!(status(gone(), gone()), "unhealthy");
+        assert_eq!(status(gone(), Verdict::Disabled), "unhealthy");
+    }
+}

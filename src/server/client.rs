@@ -1,0 +1,98 @@
+//! Who the client is, when some of the addresses on the way may lie.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use actix_web::dev::ServiceRequest;
+use actix_web::http::header::{FORWARDED, HeaderMap};
+use ipnet::IpNet;
+
+/// Finds client addresses; cheap to clone.
+#[derive(Clone)]
+pub struct Clients {
+    trusted: Arc<[IpNet]>,
+}
+
+impl Clients {
+    /// Believes the forwarding headers of these networks alone.
+    pub fn new(trusted: &[IpNet]) -> Self {
+        Self { trusted: trusted.into() }
+    }
+
+    /// The client's address as a text; empty when there is none.
+    pub fn address(&self, request: &ServiceRequest) -> String {
+        self.ip(request).map(|ip| ip.to_string()).unwrap_or_default()
+    }
+
+    /// The client's address: that of the connection or, behind trusted proxies, the nearest one that isn't theirs.
+    pub fn ip(&self, request: &ServiceRequest) -> Option<IpAddr> {
+        let peer = request.peer_addr()?.ip().to_canonical();
+        Some(if self.trusts(peer) { self.forwarded(request.headers()).unwrap_or(peer) } else { peer })
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(&address))
+    }
+
+    /// Read from the right: each proxy appends what it saw, so everything left of the first untrusted one is hearsay.
+    fn forwarded(&self, headers: &HeaderMap) -> Option<IpAddr> {
+        let standard = values(headers, FORWARDED.as_str()).filter_map(|element| {
+            element.split(';').find_map(|pair| {
+                let (key, value) = pair.split_once('=')?;
+                key.trim().eq_ignore_ascii_case("for").then_some(value)
+            })
+        });
+        let chain: Vec<_> = if headers.contains_key(FORWARDED) {
+            standard.map(address).collect()
+        } else {
+            values(headers, "x-forwarded-for").map(address).collect()
+        };
+        let mut nearest = None;
+        for address in chain.into_iter().rev() {
+            nearest = Some(address?);
+            if !self.trusts(address?) {
+                break;
+            }
+        }
+        nearest
+    }
+}
+
+fn values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','))
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `"[2001:db8::1]:80"` (RFC 7239, section 6).
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim().trim_matches('"');
+    let bare = text.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or(text);
+    let ip: Option<IpAddr> = bare.parse().ok();
+    ip.or_else(|| bare.rsplit_once(':')?.0.parse().ok()).map(|ip: IpAddr| ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    fn client(peer: &str, headers: &[(&'static str, &str)]) -> String {
+        let mut request = TestRequest::default().peer_addr(format!("{peer}:1234").parse().unwrap());
+        for (name, value) in headers {
+            request = request.append_header((*name, *value));
+        }
+        Clients::new(&["10.0.0.0/8".parse().unwrap()]).address(&request.to_srv_request())
+    }
+
+    #[test]
+    fn forwarding_headers_of_strangers_are_not_believed() {
+        assert_eq!(client("192.0.2.7", &[("x-forwarded-for", "198.51.100.1")]), "192.0.2.7");
+    }
+
+    #[test]
+    fn behind_trusted_proxies_the_nearest_stranger_is_the_client() {
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "203.0.113.9, 198.51.100.1, 10.0.0.2")]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &[("forwarded", "for=\"[2001:db8::1]:80\";proto=https")]), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "198.51.100.1, garbage")]), "10.0.0.1");
+    }
+}

@@ -1,0 +1,145 @@
+//! Every route, with its access decision: the one place to add a resource to.
+
+use std::sync::Arc;
+
+use actix_web::http::header::ALLOW;
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{HttpResponse, Route, guard};
+
+use super::limits::{Limits, admit};
+use super::problem::Kind;
+use crate::api::{cache_values, data, docs, test, users};
+use crate::health::probes;
+
+/// Who may call an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody.
+    Open,
+    /// Who has a token.
+    Token,
+}
+
+/// What limits and which port a resource has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The API and its documentation: limited, on the public port.
+    Public,
+    /// Health and metrics: never limited, on the management port when there is one.
+    Management,
+}
+
+/// One method of a resource.
+#[derive(Debug)]
+pub struct Operation {
+    /// The HTTP method; GET answers HEAD, too.
+    pub method: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// How it can fail, beyond what any operation can.
+    pub problems: &'static [Kind],
+    handler: fn() -> Route,
+}
+
+/// One path.
+#[derive(Debug)]
+pub struct Resource {
+    /// The path's template.
+    pub path: &'static str,
+    /// What applies to it.
+    pub class: Class,
+    /// Its methods.
+    pub operations: &'static [Operation],
+}
+
+const fn open(method: &'static str, problems: &'static [Kind], handler: fn() -> Route) -> Operation {
+    Operation { method, access: Access::Open, problems, handler }
+}
+
+const fn token(method: &'static str, problems: &'static [Kind], handler: fn() -> Route) -> Operation {
+    Operation { method, access: Access::Token, problems, handler }
+}
+
+const fn public(path: &'static str, operations: &'static [Operation]) -> Resource {
+    Resource { path, class: Class::Public, operations }
+}
+
+const fn management(path: &'static str, operations: &'static [Operation]) -> Resource {
+    Resource { path, class: Class::Management, operations }
+}
+
+/// How reading a body can fail.
+const BODY: [Kind; 3] = [Kind::BadRequest, Kind::PayloadTooLarge, Kind::UnsupportedMediaType];
+const READ: &[Kind] = &[Kind::BadRequest, Kind::NotFound, Kind::Unavailable];
+const LIST: &[Kind] = &[Kind::BadRequest, Kind::Unavailable];
+const CREATE: &[Kind] = &[BODY[0], BODY[1], BODY[2], Kind::Conflict, Kind::InvalidFields, Kind::Unavailable];
+const UPDATE: &[Kind] =
+    &[BODY[0], BODY[1], BODY[2], Kind::NotFound, Kind::Conflict, Kind::InvalidFields, Kind::Unavailable];
+const STORE: &[Kind] = &[BODY[0], BODY[1], BODY[2], Kind::Unavailable];
+
+/// All resources of the service.
+pub static RESOURCES: &[Resource] = &[
+    public(
+        "/api/users",
+        &[open("GET", LIST, || web::to(users::list_users)), token("POST", CREATE, || web::to(users::create_user))],
+    ),
+    public(
+        "/api/users/{id}",
+        &[
+            open("GET", READ, || web::to(users::get_user)),
+            token("PUT", UPDATE, || web::to(users::update_user)),
+            token("DELETE", READ, || web::to(users::delete_user)),
+        ],
+    ),
+    public(
+        "/api/data/{id}",
+        &[open("GET", LIST, || web::to(data::get_data)), token("DELETE", LIST, || web::to(data::forget_data))],
+    ),
+    public(
+        "/api/cache/{key}",
+        &[
+            open("GET", READ, || web::to(cache_values::get_value)),
+            token("PUT", STORE, || web::to(cache_values::put_value)),
+            token("DELETE", LIST, || web::to(cache_values::delete_value)),
+        ],
+    ),
+    public("/api/test", &[open("GET", &[Kind::Unavailable], || web::to(test::run_test))]),
+    public("/openapi.json", &[open("GET", &[], || web::to(docs::openapi_json))]),
+    public("/docs", &[open("GET", &[], || web::to(docs::redirect_to_page))]),
+    public("/docs/{file:.*}", &[open("GET", &[Kind::NotFound], || web::to(docs::page))]),
+    management("/health", &[open("GET", &[], || web::to(probes::health))]),
+    management("/health/live", &[open("GET", &[], || web::to(probes::live))]),
+    management("/health/ready", &[open("GET", &[], || web::to(probes::ready))]),
+    management("/health/startup", &[open("GET", &[], || web::to(probes::startup))]),
+    management("/metrics", &[open("GET", &[], || web::to(probes::metrics))]),
+];
+
+/// Mounts the resources of these classes.
+pub fn mount(app: &mut ServiceConfig, classes: &[Class], limits: &Arc<Limits>) {
+    for resource in RESOURCES.iter().filter(|resource| classes.contains(&resource.class)) {
+        let limits = Arc::clone(limits);
+        let mut service = web::resource(resource.path)
+            .wrap(from_fn(move |request, next| admit(Arc::clone(&limits), resource, request, next)))
+            .default_service(web::to(move || async move { method_not_allowed(resource) }));
+        for operation in resource.operations {
+            let route = (operation.handler)();
+            service = service.route(match operation.method {
+                "GET" => route.guard(guard::Any(guard::Get()).or(guard::Head())),
+                "POST" => route.guard(guard::Post()),
+                "PUT" => route.guard(guard::Put()),
+                _ => route.guard(guard::Delete()),
+            });
+        }
+        app.service(service);
+    }
+}
+
+/// The body comes from the telemetry middleware, like that of every error.
+fn method_not_allowed(resource: &Resource) -> HttpResponse {
+    let methods = resource.operations.iter().map(|operation| match operation.method {
+        "GET" => "GET, HEAD",
+        method => method,
+    });
+    HttpResponse::MethodNotAllowed().insert_header((ALLOW, methods.collect::<Vec<_>>().join(", "))).finish()
+}

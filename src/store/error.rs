@@ -1,0 +1,107 @@
+//! What can go wrong between us and Postgres, sorted by what callers do about it.
+
+use std::error::Error;
+
+use tokio_postgres::error::SqlState;
+
+/// Why a database operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection came free within `DATABASE_ACQUIRE_TIMEOUT`.
+    #[error("no database connection came free in time")]
+    PoolTimeout,
+    /// Postgres can't be reached, or went away.
+    #[error("the database can't be reached: {0}")]
+    Unreachable(String),
+    /// The statement took longer than it may.
+    #[error("the database did not answer in time")]
+    Timeout,
+    /// A unique index refused the row; holds the index's name.
+    #[error("a unique index refused the row: {0}")]
+    Conflict(String),
+    /// Anything else is a mistake in the code or the schema.
+    #[error("the database refused the statement: {0}")]
+    Other(String),
+}
+
+/// What to do with the connection and the statement after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Nothing helps.
+    Fail,
+    /// The transaction lost a race; try it again on the same connection.
+    Retry,
+    /// The connection is of no use any more, and the statement had no effect: once more on another.
+    Reconnect,
+    /// The connection is of no use any more, and nobody knows what the statement did.
+    Discard,
+}
+
+impl StoreError {
+    /// The `error.type` of metrics and spans.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::PoolTimeout => "pool_timeout",
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Conflict(_) => "conflict",
+            Self::Other(_) => "other",
+        }
+    }
+}
+
+/// The remedy for an error of the driver.
+pub(super) fn remedy(error: &tokio_postgres::Error) -> Remedy {
+    let Some(state) = error.code() else {
+        return if error.is_closed() { Remedy::Reconnect } else { Remedy::Discard };
+    };
+    match state {
+        &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Remedy::Retry,
+        // A standby after a failover, or a server that shuts down or starts: neither has done anything.
+        &SqlState::READ_ONLY_SQL_TRANSACTION
+        | &SqlState::ADMIN_SHUTDOWN
+        | &SqlState::CRASH_SHUTDOWN
+        | &SqlState::CANNOT_CONNECT_NOW => Remedy::Reconnect,
+        // "cached plan must not change result type": a migration changed a table under a prepared statement.
+        &SqlState::FEATURE_NOT_SUPPORTED
+            if error.to_string().contains("cached plan") || message(error).contains("cached plan") =>
+        {
+            Remedy::Reconnect
+        }
+        _ => Remedy::Fail,
+    }
+}
+
+impl From<&tokio_postgres::Error> for StoreError {
+    fn from(error: &tokio_postgres::Error) -> Self {
+        match error.code() {
+            None => Self::Unreachable(chain(error)),
+            Some(&SqlState::UNIQUE_VIOLATION) => {
+                let constraint = error.as_db_error().and_then(tokio_postgres::error::DbError::constraint);
+                Self::Conflict(constraint.unwrap_or_default().to_owned())
+            }
+            Some(&SqlState::QUERY_CANCELED) => Self::Timeout,
+            Some(state)
+                if state.code().starts_with("57P") || state.code().starts_with("08") || state.code() == "53300" =>
+            {
+                Self::Unreachable(chain(error))
+            }
+            Some(_) => Self::Other(chain(error)),
+        }
+    }
+}
+
+fn message(error: &tokio_postgres::Error) -> &str {
+    error.as_db_error().map_or("", tokio_postgres::error::DbError::message)
+}
+
+/// The driver's own text leaves out the cause, where the answer is.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

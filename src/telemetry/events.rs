@@ -1,0 +1,102 @@
+//! `tracing` events and panics as log lines.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::subscriber::Interest;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Context, Filter, Layer};
+
+use super::context::RequestContext;
+use super::log::{Line, LogWriter};
+
+/// Writes each event as a line with the ids of the request that it happened in.
+pub struct EventLayer(pub LogWriter);
+
+impl<S: Subscriber> Layer<S> for EventLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let mut message = Message::default();
+        event.record(&mut message);
+        let mut line = self.0.line(*metadata.level(), metadata.target(), &message.0);
+        if let Some(context) = RequestContext::current() {
+            line.context(&context);
+        }
+        event.record(&mut Fields(&mut line));
+        self.0.write(line);
+    }
+}
+
+#[derive(Default)]
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
+
+struct Fields<'a>(&'a mut Line);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() != "message" {
+            self.0.text(field.name(), &format!("{value:?}"));
+        }
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.text(field.name(), value);
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.number(field.name(), value);
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.number(field.name(), value);
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.number(field.name(), value);
+    }
+}
+
+/// Events as the level says, and no span: only then does the registry know that a span without a trace isn't needed.
+pub struct EventFilter(pub Targets);
+
+impl EventFilter {
+    fn wants(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && self.0.would_enable(metadata.target(), metadata.level())
+    }
+}
+
+impl<S> Filter<S> for EventFilter {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        self.wants(metadata)
+    }
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.wants(metadata) { Interest::always() } else { Interest::never() }
+    }
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        self.0.iter().map(|(_, level)| level).chain(self.0.default_level()).max()
+    }
+}
+
+/// Panics become lines like everything else, and are on disk before the process may end of them.
+pub fn log_panics(writer: LogWriter) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let payload = panic.payload();
+        let text =
+            payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let mut line = writer.line(tracing::Level::ERROR, "panic", text.unwrap_or("a panic without a text"));
+        if let Some(context) = RequestContext::current() {
+            line.context(&context);
+        }
+        if let Some(place) = panic.location() {
+            line.text("location", &place.to_string());
+        }
+        writer.write(line);
+        writer.flush(Duration::from_millis(200));
+    }));
+}

@@ -1,0 +1,290 @@
+//! The one middleware that every request passes: ids, span, metrics, log line, headers, and the body of errors.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Method};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpResponse};
+use futures_util::FutureExt;
+use prometheus_client::metrics::counter::Counter;
+use rand::RngExt;
+use tracing::{Instrument, Level, Span};
+
+use super::context::{Hex, Parent, RequestContext, request_id};
+use super::metrics::{self, DurationLabels, Durations, ErrorLabels, RequestLabels};
+use super::{Telemetry, traces};
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::server::client::Clients;
+use crate::server::problem::{self, Kind, Problem};
+
+/// Route label of requests that no route matched.
+pub const UNMATCHED: &str = "unmatched";
+/// What nginx made customary for a client that went away before its answer.
+const CLIENT_CLOSED: u16 = 499;
+const X_RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What one worker needs to observe its requests.
+pub struct Observer {
+    telemetry: Telemetry,
+    lifecycle: Lifecycle,
+    clients: Clients,
+    handles: RefCell<HashMap<Series, Handles>>,
+}
+
+/// Method, route and status.
+type Series = (&'static str, &'static str, u16);
+
+/// Resolved once per series and worker; looking them up by labels costs as much as the rest of the metrics.
+#[derive(Clone)]
+struct Handles {
+    requests: Counter,
+    duration: Durations,
+    errors: Option<Counter>,
+}
+
+impl Observer {
+    /// An observer for one worker.
+    pub fn new(telemetry: Telemetry, lifecycle: Lifecycle, clients: Clients) -> Self {
+        Self { telemetry, lifecycle, clients, handles: RefCell::default() }
+    }
+
+    fn handles(&self, series: Series) -> Handles {
+        let (http_request_method, http_route, status) = series;
+        let metrics = &self.telemetry.metrics;
+        let resolve = || Handles {
+            requests: metrics.requests.get_or_create_owned(&RequestLabels {
+                http_request_method,
+                http_route,
+                http_response_status_code: status,
+            }),
+            duration: metrics.request_duration.get_or_create_owned(&DurationLabels { http_request_method, http_route }),
+            errors: (status >= 400).then(|| {
+                let class = if status < 500 { "4xx" } else { "5xx" };
+                metrics.errors.get_or_create_owned(&ErrorLabels { http_route, class })
+            }),
+        };
+        self.handles.borrow_mut().entry(series).or_insert_with(resolve).clone()
+    }
+}
+
+/// Observes one request.
+///
+/// # Errors
+/// Carries a finished answer where the framework has taken the request away.
+pub async fn observe<B: MessageBody + 'static>(
+    observer: Rc<Observer>,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let mut flight = Flight::begin(&observer, &request);
+    let (context, span) = (Arc::clone(&flight.context), flight.span.clone());
+    let handled = AssertUnwindSafe(context.scope(next.call(request).instrument(span)));
+    match handled.catch_unwind().await {
+        Ok(Ok(answer)) => Ok(flight.finish(answer.map_into_boxed_body())),
+        Ok(Err(error)) => Err(flight.finish_error(&error)),
+        Err(_) => {
+            observer.telemetry.metrics.panics.inc();
+            let problem =
+                Problem::new(Kind::Internal, "The request could not be answered.").because("a panic, logged apart");
+            Err(flight.finish_error(&problem.into()))
+        }
+    }
+}
+
+/// One request under way. Dropped before it was finished, it counts as one whose client went away.
+struct Flight<'a> {
+    observer: &'a Observer,
+    context: Arc<RequestContext>,
+    span: Span,
+    started: Instant,
+    method: Method,
+    path: String,
+    client: String,
+    user_agent: Option<String>,
+    finished: bool,
+}
+
+impl<'a> Flight<'a> {
+    fn begin(observer: &'a Observer, request: &ServiceRequest) -> Self {
+        let started = Instant::now();
+        let headers = request.headers();
+        let parent = Parent::from_headers(headers);
+        let trace_id = parent.map_or_else(|| rand::rng().random::<u128>().max(1), |parent| parent.trace_id);
+        let sampled = !is_probe(request.path()) && observer.telemetry.samples(parent, trace_id);
+        let client = observer.clients.address(request);
+        let (span, span_id) =
+            if sampled { traces::root(request, trace_id, &client) } else { (Span::none(), rand::rng().random()) };
+        observer.telemetry.metrics.in_flight.inc();
+        Self {
+            observer,
+            context: Arc::new(RequestContext {
+                trace_id,
+                span_id,
+                request_id: request_id(headers),
+                sampled,
+                route: OnceLock::new(),
+                cache: OnceLock::new(),
+            }),
+            span,
+            started,
+            method: request.method().clone(),
+            path: request.path().to_owned(),
+            client,
+            user_agent: headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned),
+            finished: false,
+        }
+    }
+
+    fn finish(&mut self, answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+        let status = answer.status();
+        let (mut answer, internal) = if status.as_u16() >= 400 && !is_problem(answer.response()) {
+            let error = answer.response().error().and_then(|error| error.as_error::<Problem>());
+            let (mut rendered, internal) = match error {
+                Some(problem) => (self.render(problem), problem.internal().map(str::to_owned)),
+                None => (self.render(&Problem::of_status(status)), answer.response().error().map(ToString::to_string)),
+            };
+            for kept in [header::ALLOW, header::WWW_AUTHENTICATE, header::RETRY_AFTER] {
+                if let Some(value) = answer.headers().get(&kept) {
+                    rendered.headers_mut().insert(kept, value.clone());
+                }
+            }
+            (answer.into_response(rendered), internal)
+        } else {
+            (answer, None)
+        };
+        self.seal(answer.response_mut(), internal.as_deref());
+        answer
+    }
+
+    /// The framework keeps no request beside an error, so the answer travels inside of it.
+    fn finish_error(&mut self, error: &Error) -> Error {
+        let mut answer = match error.as_error::<Problem>() {
+            Some(problem) => self.render(problem),
+            None => self.render(&Problem::of_status(error.as_response_error().status_code())),
+        };
+        let internal =
+            error.as_error::<Problem>().map_or_else(|| Some(error.to_string()), |p| p.internal().map(str::to_owned));
+        self.seal(&mut answer, internal.as_deref());
+        InternalError::from_response("already rendered", answer).into()
+    }
+
+    fn render(&self, problem: &Problem) -> HttpResponse {
+        problem.render(&self.context, &self.path)
+    }
+
+    /// Headers, span, metrics and the log line: what every answer gets.
+    fn seal(&mut self, answer: &mut HttpResponse<BoxBody>, internal: Option<&str>) {
+        let took = self.started.elapsed();
+        let status = answer.status();
+        if self.observer.lifecycle.phase() >= Phase::Draining {
+            answer.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        let headers = answer.headers_mut();
+        let time = format!("{:.2}ms", took.as_secs_f64() * 1000.0);
+        for (name, text) in [(X_RESPONSE_TIME, time.as_str()), (X_REQUEST_ID, self.context.request_id.as_str())] {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                headers.insert(name, value);
+            }
+        }
+        self.record(status.as_u16(), internal);
+    }
+
+    fn record(&mut self, status: u16, internal: Option<&str>) {
+        self.finished = true;
+        let took = self.started.elapsed();
+        let route = self.context.route.get().copied().unwrap_or(UNMATCHED);
+        let method = known_method(&self.method);
+        let handles = self.observer.handles((method, route, status));
+        handles.requests.inc();
+        let trace_id = self.context.sampled.then(|| Hex(self.context.trace_id, 32).to_string());
+        metrics::observe(&handles.duration, took, trace_id);
+        if let Some(errors) = handles.errors {
+            errors.inc();
+        }
+        if !is_probe(&self.path) {
+            self.observer.telemetry.metrics.error_rate.record(status >= 400);
+        }
+        self.observer.telemetry.metrics.in_flight.dec();
+        self.complete_span(method, route, status);
+        self.log(method, route, status, took.as_secs_f64() * 1000.0, internal);
+    }
+
+    fn complete_span(&self, method: &str, route: &str, status: u16) {
+        if self.span.is_disabled() {
+            return;
+        }
+        if route == UNMATCHED {
+            self.span.record("otel.name", method);
+        } else {
+            self.span.record("otel.name", format!("{method} {route}"));
+            self.span.record("http.route", route);
+        }
+        self.span.record("http.response.status_code", i64::from(status));
+        if status >= 500 || status == CLIENT_CLOSED {
+            self.span.record("error.type", status.to_string());
+        }
+        if status >= 500 {
+            self.span.record("otel.status_code", "ERROR");
+        }
+    }
+
+    fn log(&self, method: &str, route: &str, status: u16, millis: f64, internal: Option<&str>) {
+        let level = if status >= 500 { Level::ERROR } else { Level::INFO };
+        let quiet_probe = is_probe(&self.path) && status < 400;
+        if quiet_probe || !self.observer.telemetry.logs("access", level) {
+            return;
+        }
+        let log = &self.observer.telemetry.log;
+        let mut line = log.line(level, "access", "request");
+        line.context(&self.context);
+        line.text("http.request.method", method);
+        line.text("http.route", route);
+        line.text("url.path", &self.path);
+        line.number("http.response.status_code", status);
+        line.number("duration_ms", format_args!("{millis:.3}"));
+        line.text("client.address", &self.client);
+        if let Some(agent) = &self.user_agent {
+            line.text("user_agent.original", agent);
+        }
+        if let Some(cache) = self.context.cache.get() {
+            line.text("cache", cache);
+        }
+        if let Some(internal) = internal {
+            line.text("error", internal);
+        }
+        log.write(line);
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.record(CLIENT_CLOSED, Some("the client went away"));
+        }
+    }
+}
+
+/// Probes come every few seconds from everywhere: they are counted, but neither traced nor, when all is well, logged.
+fn is_probe(path: &str) -> bool {
+    path.starts_with("/health") || path == "/metrics"
+}
+
+fn is_problem(answer: &HttpResponse<BoxBody>) -> bool {
+    answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes() == problem::CONTENT_TYPE.as_bytes())
+}
+
+/// Anybody can invent methods; only known ones become labels.
+fn known_method(method: &Method) -> &'static str {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
+}
