@@ -27,9 +27,6 @@ static TEMPLATES: LazyLock<Mutex<HashMap<String, Arc<OnceCell<()>>>>> = LazyLock
 impl Database {
     /// A copy of the template. Its first user in this process makes the template and calls `migrate` with its URL;
     /// those that come meanwhile wait.
-    ///
-    /// # Errors
-    /// When there is no Postgres or the migration fails.
     pub async fn from_template<F, Fut>(template: &str, migrate: F) -> anyhow::Result<Self>
     where
         F: FnOnce(String) -> Fut,
@@ -54,20 +51,17 @@ impl Database {
     }
 
     /// The database's URL.
-    #[must_use]
     pub fn url(&self) -> String {
         self.server.url(&self.name)
     }
 
     /// The URL of the same database behind another port of 127.0.0.1, such as a proxy's.
-    #[must_use]
     pub fn url_through(&self, port: u16) -> String {
         let from = format!(":{}/", self.server.port());
         self.url().replacen(&from, &format!(":{port}/"), 1)
     }
 
     /// The database's name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -87,7 +81,10 @@ where
     let admin = crate::postgres::connect(server.own_url()).await?;
     // One that failed before may be left.
     admin.batch_execute(&format!(r#"drop database if exists "{name}" with (force)"#)).await?;
-    admin.batch_execute(&format!(r#"create database "{name}""#)).await.context("can't make a template database")?;
+    admin
+        .batch_execute(&format!(r#"create database "{name}""#))
+        .await
+        .context("can't make a template database")?;
     migrate(server.url(name)).await.with_context(|| format!("can't migrate the template {name}"))?;
     // Nobody may be connected to a template while it is copied, and a migration's pool closes in its own time.
     admin.batch_execute(&format!(r#"alter database "{name}" with allow_connections false"#)).await?;
@@ -102,7 +99,9 @@ async fn copy(admin: &Client, original: &str, name: &str) -> anyhow::Result<()> 
         let made = admin.batch_execute(&format!(r#"create database "{name}" template "{original}""#)).await;
         match made {
             // The connections just ended may need a moment to go.
-            Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) && start.elapsed().as_secs() < 10 => {
+            Err(error)
+                if error.code() == Some(&SqlState::OBJECT_IN_USE) && start.elapsed().as_secs() < 10 =>
+            {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             made => return made.with_context(|| format!("can't copy the template {original}")),

@@ -36,7 +36,9 @@ fn loopback(host: &str) -> bool {
 
 fn refuse(name: &str, local: bool, yes: bool) -> anyhow::Result<()> {
     if !local && !yes {
-        bail!("{name} points to another machine: unset it to get a private server, or pass --yes to use it as it is");
+        bail!(
+            "{name} points to another machine: unset it to get a private server, or pass --yes to use it as it is"
+        );
     }
     Ok(())
 }

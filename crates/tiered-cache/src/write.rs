@@ -49,7 +49,12 @@ impl TieredCache {
     /// # Errors
     ///
     /// See [`WriteError`].
-    pub async fn write<T, E, F, Fut>(&self, keys: Vec<CacheKey>, level: Write, txn: F) -> Result<T, WriteError<E>>
+    pub async fn write<T, E, F, Fut>(
+        &self,
+        keys: Vec<CacheKey>,
+        level: Write,
+        txn: F,
+    ) -> Result<T, WriteError<E>>
     where
         T: Send + 'static,
         E: Send + 'static,
@@ -84,7 +89,12 @@ impl TieredCache {
 }
 
 impl Inner {
-    async fn write<T, E, F, Fut>(self: Arc<Self>, hashes: Arc<[u128]>, level: Write, txn: F) -> Result<T, WriteError<E>>
+    async fn write<T, E, F, Fut>(
+        self: Arc<Self>,
+        hashes: Arc<[u128]>,
+        level: Write,
+        txn: F,
+    ) -> Result<T, WriteError<E>>
     where
         F: FnOnce(WriteCx) -> Fut + Send,
         Fut: Future<Output = Result<(T, u64), E>> + Send,
@@ -127,13 +137,20 @@ impl Inner {
     async fn block(&self, hashes: &[u128], write: Token) -> Result<(), RemoteError> {
         let Some(remote) = &self.remote else { return Ok(()) };
         let life = self.settings.longest_write + BLOCK_MARGIN;
-        remote.invalidate(hashes, Phase::Block { write, life }, self.origin).await
+        let told = remote.invalidate(hashes, Phase::Block { write, life }, self.origin).await;
+        self.metrics.invalidated("block", told.is_ok());
+        told
     }
 
     /// Tells the shared tier now, or goes on trying in the background.
-    pub(crate) async fn deliver(self: &Arc<Self>, hashes: &Arc<[u128]>, phase: Phase) -> Result<(), RemoteError> {
+    pub(crate) async fn deliver(
+        self: &Arc<Self>,
+        hashes: &Arc<[u128]>,
+        phase: Phase,
+    ) -> Result<(), RemoteError> {
         let Some(remote) = &self.remote else { return Ok(()) };
         let told = remote.invalidate(hashes, phase, self.origin).await;
+        self.metrics.invalidated("done", told.is_ok());
         if told.is_err() {
             self.deliver_later(hashes, phase);
         }

@@ -31,7 +31,8 @@ async fn databases_of_one_template_are_separate() {
 #[tokio::test]
 async fn a_database_is_dropped_with_its_value_though_someone_is_connected() {
     let database = database().await;
-    let (_client, connection) = tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
+    let (_client, connection) =
+        tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     let name = database.name().to_owned();
     assert!(exists(&name).await);

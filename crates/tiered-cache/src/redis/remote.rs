@@ -7,7 +7,7 @@
 //! | `<ns>:b:{<hash>}` | sorted set of writes under way, by when their block ends |
 //! | `<ns>:m:{<hash>}` | hash: `generation`, new with every invalidation; `floor`, the newest version known |
 //! | `<ns>:bus` | stream of invalidations |
-//! | `<ns>:bus:state` | hash: `id` of the data set, `sequence` of the last invalidation |
+//! | `<ns>:bus:state` | hash: `id` of the data set, `sequence` and stream id (`last`) of the last invalidation |
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -25,10 +25,13 @@ static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lu
 static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/fill.lua")));
 static INVALIDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/invalidate.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0")
+    Script::new(
+        "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0",
+    )
 });
-static RELEASE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"));
+static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0")
+});
 
 /// The digits before every stored entry.
 const STAMP: usize = 16;
@@ -60,6 +63,14 @@ impl RedisRemote {
         }
         on
     }
+}
+
+pub(super) fn bus_key(namespace: &str) -> String {
+    format!("{namespace}:bus")
+}
+
+pub(super) fn bus_state_key(namespace: &str) -> String {
+    format!("{namespace}:bus:state")
 }
 
 fn field(place: Place) -> String {
@@ -117,7 +128,7 @@ impl Remote for RedisRemote {
 
     async fn invalidate(&self, hashes: &[u128], phase: Phase, origin: u64) -> Result<(), RemoteError> {
         let mut call = INVALIDATE.prepare_invoke();
-        call.key(format!("{}:bus", self.namespace)).key(format!("{}:bus:state", self.namespace));
+        call.key(bus_key(&self.namespace)).key(bus_state_key(&self.namespace));
         for &hash in hashes {
             for kind in ['c', 'l', 'b', 'm'] {
                 call.key(self.key(kind, hash));
