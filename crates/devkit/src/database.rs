@@ -27,9 +27,6 @@ static TEMPLATES: LazyLock<Mutex<HashMap<String, Arc<OnceCell<()>>>>> = LazyLock
 impl Database {
     /// A copy of the template. Its first user in this process makes the template and calls `migrate` with its URL;
     /// those that come meanwhile wait.
-    ///
-    /// # Errors
-    /// When there is no Postgres or the migration fails.
     pub async fn from_template<F, Fut>(template: &str, migrate: F) -> anyhow::Result<Self>
     where
         F: FnOnce(String) -> Fut,
@@ -54,20 +51,17 @@ impl Database {
     }
 
     /// The database's URL.
-    #[must_use]
     pub fn url(&self) -> String {
         self.server.url(&self.name)
     }
 
     /// The URL of the same database behind another port of 127.0.0.1, such as a proxy's.
-    #[must_use]
     pub fn url_through(&self, port: u16) -> String {
         let from = format!(":{}/", self.server.port());
         self.url().replacen(&from, &format!(":{port}/"), 1)
     }
 
     /// The database's name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -18,6 +18,7 @@ mod programs;
 mod proxy;
 mod redis;
 mod say;
+mod server;
 mod settings;
 mod wait;
 

@@ -43,9 +43,6 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
 }
 
 /// A port of 127.0.0.1 that was free a moment ago; someone else may take it before you do.
-///
-/// # Errors
-/// When the machine has none left.
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(Port::reserve()?.number())
 }

@@ -19,7 +19,6 @@ const PLACES: [&str; 9] = [
 ];
 
 /// The program's path: first in PATH, then in the usual places of packages, newest version first.
-#[must_use]
 pub fn find(program: &str) -> Option<PathBuf> {
     candidates(program).next()
 }

@@ -5,9 +5,6 @@ use std::time::Duration;
 use anyhow::bail;
 
 /// Asks `condition` every 10 ms until it is true; fails with `what` when that takes longer than `limit`.
-///
-/// # Errors
-/// When the limit has passed, also while the condition itself hangs.
 pub async fn wait_until(
     what: &str,
     limit: Duration,

@@ -68,7 +68,6 @@ struct Test {
 }
 
 /// Reads the command line and does what it says.
-#[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let run = async {

@@ -59,9 +59,6 @@ struct State {
 
 impl FaultProxy {
     /// Listens on a free loopback port and forwards to `target`.
-    ///
-    /// # Errors
-    /// When the machine has no port left.
     #[expect(clippy::unused_async, reason = "it needs a runtime, which whoever awaits it has")]
     pub async fn start(target: SocketAddr) -> anyhow::Result<Self> {
         let (state, _) = watch::channel(State { fault: Fault::None, cuts: 0, half_opens: 0 });
@@ -74,13 +71,11 @@ impl FaultProxy {
     }
 
     /// Where clients connect.
-    #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.port.address()
     }
 
     /// The port of [`FaultProxy::addr`].
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port.number()
     }
@@ -104,13 +99,11 @@ impl FaultProxy {
     }
 
     /// How many connections are open now.
-    #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.open.load(Ordering::SeqCst)
     }
 
     /// How many connections were accepted since the start.
-    #[must_use]
     pub fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::SeqCst)
     }

@@ -56,7 +56,8 @@ impl Up {
                 return Self { process, said, port };
             }
         }
-        panic!("up ended: {said}");
+        let status = process.wait().unwrap();
+        unreachable!("up ended with {status}: {said}");
     }
 
     fn get(&self) -> std::io::Result<String> {
