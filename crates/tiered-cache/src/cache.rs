@@ -3,21 +3,26 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::breaker::Breaker;
 use crate::builder::Builder;
+use crate::entry::Refresh;
 use crate::flight::{Arrived, Flight, Flights, Joined, State};
 use crate::gate::Gate;
 use crate::l1::L1;
+use crate::listen;
 use crate::load::Purpose;
 use crate::metrics::CacheMetrics;
+use crate::redis::{RedisBus, RedisRemote};
+use crate::remote::Bus;
 use crate::{
     CacheError, CacheKey, Entry, Hit, Kind, LoadCx, LoadError, LoadOutcome, OutboxStore, Policy, Read,
     Remote, StaleReason, Tier,
@@ -27,6 +32,8 @@ use crate::{
 #[derive(Clone)]
 pub struct TieredCache {
     pub(crate) inner: Arc<Inner>,
+    /// Stops the background tasks with the last clone.
+    _stop: Arc<DropGuard>,
 }
 
 /// What the builder sets beside the parts.
@@ -82,8 +89,11 @@ pub(crate) struct Inner {
     /// End of everything.
     pub(crate) stop: CancellationToken,
     started: Instant,
+    pub(crate) breaker: Breaker,
     /// Nanoseconds after `started` up to which L1 may answer; `u64::MAX` without a bus.
     fence: AtomicU64,
+    /// The outbox was seen empty since the fence was last shut.
+    pub(crate) caught_up: AtomicBool,
 }
 
 /// How the cache is doing.
@@ -92,6 +102,8 @@ pub(crate) struct Inner {
 pub struct CacheHealth {
     /// L1 may answer: the bus was heard lately, or there is none.
     pub fence_open: bool,
+    /// The shared tier is left alone after failures.
+    pub breaker_open: bool,
     /// Flights under way.
     pub flights: usize,
     /// Loads that ask the source.
@@ -111,29 +123,42 @@ impl TieredCache {
     }
 
     pub(crate) fn start(parts: Builder, runtime: Handle) -> Self {
-        let settings = parts.settings;
-        let remote = parts.redis.map(|redis| -> Arc<dyn Remote> {
-            Arc::new(crate::redis::RedisRemote::new(redis, &parts.namespace, settings.lease))
+        let Builder { l1_bytes, namespace, redis, remote, outbox, settings, .. } = parts;
+        let shared: Option<(Arc<dyn Remote>, Box<dyn Bus>)> = remote.or_else(|| {
+            let redis = redis?;
+            let bus = RedisBus::new(&redis, &namespace);
+            Some((Arc::new(RedisRemote::new(redis, &namespace, settings.lease)), Box::new(bus)))
         });
-        let remote = parts.remote.map(|(remote, _)| remote).or(remote);
-        let inner = Inner {
-            runtime,
-            l1: L1::new(parts.l1_bytes),
+        let (remote, bus) = shared.unzip();
+        let stop = CancellationToken::new();
+        let inner = Arc::new(Inner {
+            runtime: runtime.clone(),
+            l1: L1::new(l1_bytes),
             flights: Flights::new(settings.flights),
             gate: Gate::new(settings.load_permits, settings.load_queue),
             retries: Semaphore::new(settings.max_retries),
             settings,
             remote,
-            outbox: parts.outbox,
+            outbox,
             metrics: CacheMetrics::default(),
             origin: rand::random(),
             tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
             closing: CancellationToken::new(),
+            stop: stop.clone(),
+            breaker: Breaker::new(),
             started: Instant::now(),
-            fence: AtomicU64::new(u64::MAX),
-        };
-        Self { inner: Arc::new(inner) }
+            fence: AtomicU64::new(if bus.is_some() { 0 } else { u64::MAX }),
+            caught_up: AtomicBool::new(false),
+        });
+        if let Some(bus) = bus {
+            let weak = Arc::downgrade(&inner);
+            runtime.spawn(stop.clone().run_until_cancelled_owned(listen::bus(weak.clone(), bus)));
+            runtime.spawn(stop.clone().run_until_cancelled_owned(listen::breaker(weak.clone())));
+            if inner.outbox.is_some() {
+                runtime.spawn(stop.clone().run_until_cancelled_owned(listen::outbox(weak)));
+            }
+        }
+        Self { inner, _stop: Arc::new(stop.drop_guard()) }
     }
 
     /// Looks in L1 alone: no waiting, no allocation.
@@ -162,42 +187,18 @@ impl TieredCache {
         Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
     {
         let inner = &self.inner;
-        let begun = Instant::now();
-        if let Some(hit) = inner.lookup(key, policy, read, begun) {
+        let ask = Ask { policy, read, begun: Instant::now() };
+        if let Some(hit) = inner.lookup(key, ask) {
+            if hit.stale.is_none() && is_due(&hit.entry, policy, ask.begun) {
+                inner.refresh(key, policy, &hit.entry, load);
+            }
             return Ok(hit);
         }
-        if inner.closing.is_cancelled() {
-            return Err(CacheError::Closed);
+        let outcome = inner.miss(key, ask, load).await;
+        if let Err(error) = &outcome {
+            inner.metrics.failed(policy.cache, error);
         }
-        let ask = Ask { policy, read, begun };
-        let mut load = Some(load);
-        loop {
-            let (flight, led) = match inner.flights.join(key, policy.schema, |f| inner.may_join(f, ask)) {
-                Joined::Follow(flight) => (flight, false),
-                Joined::Lead(flight) => {
-                    let Some(load) = load.take() else {
-                        // A second flight of one's own is never needed: the first was begun after `begun`.
-                        inner.flights.remove(&flight);
-                        inner.flights.landed();
-                        return Err(CacheError::Timeout);
-                    };
-                    inner.launch(&flight, policy.clone(), Purpose::Read(read), load);
-                    (flight, true)
-                }
-                Joined::Refused => {
-                    return Err(CacheError::Overloaded { retry_after: Duration::from_secs(1) });
-                }
-            };
-            match inner.wait(&flight, ask).await? {
-                Landing::Hit(mut hit) => {
-                    hit.collapsed = !led;
-                    inner.metrics.served(policy.cache, &hit, read);
-                    return Ok(hit);
-                }
-                Landing::TooOld { found } if led => return Err(CacheError::VersionNotReached { found }),
-                Landing::TooOld { .. } => inner.flights.remove(&flight),
-            }
-        }
+        outcome
     }
 
     /// How the cache is doing.
@@ -206,6 +207,7 @@ impl TieredCache {
         let inner = &self.inner;
         CacheHealth {
             fence_open: inner.fence_open(Instant::now()),
+            breaker_open: inner.breaker.is_open(),
             flights: inner.flights.under_way(),
             loads: inner.gate.in_use(),
             queued: inner.gate.queued(),
@@ -235,6 +237,37 @@ impl TieredCache {
 impl fmt::Debug for TieredCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TieredCache").field("health", &self.health()).finish_non_exhaustive()
+    }
+}
+
+/// An answer from L1, unless the entry is past its life and the source may be asked again.
+fn here(entry: Arc<Entry>, now: Instant) -> Option<Hit> {
+    if entry.is_fresh(now) {
+        Some(Hit::new(entry, Tier::L1, None, now))
+    } else if entry.is_throttled(now) {
+        Some(Hit::new(entry, Tier::L1, Some(StaleReason::SourceFailed), now))
+    } else {
+        None
+    }
+}
+
+/// Whether somebody should begin to refresh a fresh entry (XFetch): the likelier the nearer its end, counted in
+/// times that the load takes. Drawn per request, so that a busy key is refreshed in time.
+fn is_due(entry: &Entry, policy: &Policy, now: Instant) -> bool {
+    // Beyond ten load times the draw is practically never due, and needn't be made.
+    let reach = entry.times.cost.mul_f32(policy.beta.max(0.0));
+    if now + reach * 10 < entry.times.expires_at || reach.is_zero() {
+        return false;
+    }
+    match entry.refresh_state() {
+        Refresh::Running => false,
+        Refresh::Due => true,
+        Refresh::Idle => {
+            // 1 - [0, 1) is never 0.
+            let draw = -(1.0 - rand::random::<f32>()).ln();
+            let due = now + reach.mul_f32(draw) >= entry.times.expires_at && !entry.is_throttled(now);
+            due && entry.refresh_step(Refresh::Idle, Refresh::Due)
+        }
     }
 }
 
@@ -284,37 +317,40 @@ impl Inner {
         fence == u64::MAX || now.saturating_duration_since(self.started).as_nanos() < u128::from(fence)
     }
 
-    fn peek(&self, key: &CacheKey, policy: &Policy, now: Instant) -> Option<Hit> {
-        let entry = self.l1_entry(key, policy, now)?;
-        if entry.is_fresh(now) {
-            let hit = Hit::new(entry, Tier::L1, None, now);
-            self.hit(policy, &hit);
-            return Some(hit);
-        }
-        if entry.is_throttled(now) {
-            let hit = Hit::new(entry, Tier::L1, Some(StaleReason::SourceFailed), now);
-            self.hit(policy, &hit);
-            return Some(hit);
-        }
-        None
+    /// Opens the fence for a while after `heard`, the time before an answered read of the bus was sent.
+    pub(crate) fn advance_fence(&self, heard: Instant) {
+        let until = heard.saturating_duration_since(self.started) + self.settings.fence;
+        self.fence.store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX - 1), Ordering::Release);
     }
 
-    /// L1 as `get_or_load` looks at it.
-    fn lookup(&self, key: &CacheKey, policy: &Policy, read: Read, now: Instant) -> Option<Hit> {
-        let hit = match read {
-            Read::Bounded => self.peek(key, policy, now)?,
-            Read::Version(wanted) => {
-                let hit = self.peek(key, policy, now)?;
-                (hit.entry.version >= wanted).then_some(hit)?
-            }
-            Read::Shared | Read::Source => return None,
-        };
+    /// L1 alone; `None` also when the caller should go to `get_or_load` to begin an early refresh.
+    fn peek(&self, key: &CacheKey, policy: &Policy, now: Instant) -> Option<Hit> {
+        let entry = self.l1_entry(key, policy, now)?;
+        let hit = here(entry, now)?;
+        if hit.stale.is_none() && is_due(&hit.entry, policy, now) {
+            return None;
+        }
+        self.hit(policy, &hit, Read::Bounded);
         Some(hit)
     }
 
-    fn hit(&self, policy: &Policy, hit: &Hit) {
+    fn hit(&self, policy: &Policy, hit: &Hit, read: Read) {
         tracing::debug!(target: "tiered_cache", { cache.tier = "l1", cache = policy.cache }, "cache_hit");
-        self.metrics.served(policy.cache, hit, Read::Bounded);
+        self.metrics.served(policy.cache, hit, read);
+    }
+
+    /// L1 as `get_or_load` looks at it.
+    fn lookup(&self, key: &CacheKey, ask: Ask<'_>) -> Option<Hit> {
+        let entry = match ask.read {
+            Read::Bounded => self.l1_entry(key, ask.policy, ask.begun)?,
+            Read::Version(wanted) => {
+                self.l1_entry(key, ask.policy, ask.begun).filter(|entry| entry.version >= wanted)?
+            }
+            Read::Shared | Read::Source => return None,
+        };
+        let hit = here(entry, ask.begun)?;
+        self.hit(ask.policy, &hit, ask.read);
+        Some(hit)
     }
 
     /// The key's entry in L1 if it may be used now, fresh or not.
@@ -339,6 +375,59 @@ impl Inner {
     fn may_join(&self, flight: &Flight, ask: Ask<'_>) -> bool {
         self.fence_open(ask.begun)
             || ask.begun.saturating_duration_since(flight.begun) < self.settings.degraded
+    }
+
+    /// Joins the key's flight or begins one, and waits.
+    async fn miss<F, Fut>(self: &Arc<Self>, key: &CacheKey, ask: Ask<'_>, load: F) -> Result<Hit, CacheError>
+    where
+        F: FnOnce(LoadCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
+    {
+        if self.closing.is_cancelled() {
+            return Err(CacheError::Closed);
+        }
+        let mut load = Some(load);
+        loop {
+            let (flight, led) = match self.flights.join(key, ask.policy.schema, |f| self.may_join(f, ask)) {
+                Joined::Follow(flight) => (flight, false),
+                Joined::Lead(flight) => {
+                    let Some(load) = load.take() else {
+                        // A second flight of one's own is never needed: the first was begun after `begun`.
+                        self.flights.remove(&flight);
+                        self.flights.landed();
+                        return Err(CacheError::Timeout);
+                    };
+                    self.launch(&flight, ask.policy.clone(), Purpose::Read(ask.read), load);
+                    (flight, true)
+                }
+                Joined::Refused => {
+                    return Err(CacheError::Overloaded { retry_after: Duration::from_secs(1) });
+                }
+            };
+            match self.wait(&flight, ask).await? {
+                Landing::Hit(mut hit) => {
+                    hit.collapsed = !led;
+                    self.metrics.served(ask.policy.cache, &hit, ask.read);
+                    return Ok(hit);
+                }
+                Landing::TooOld { found } if led => return Err(CacheError::VersionNotReached { found }),
+                Landing::TooOld { .. } => self.flights.remove(&flight),
+            }
+        }
+    }
+
+    /// Begins to load a value that is still fresh, unless it is being loaded already.
+    fn refresh<F, Fut>(self: &Arc<Self>, key: &CacheKey, policy: &Policy, entry: &Entry, load: F)
+    where
+        F: FnOnce(LoadCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
+    {
+        if self.closing.is_cancelled() || !entry.refresh_step(Refresh::Due, Refresh::Running) {
+            return;
+        }
+        if let Joined::Lead(flight) = self.flights.join(key, policy.schema, |_| true) {
+            self.launch(&flight, policy.clone(), Purpose::Refresh, load);
+        }
     }
 
     async fn wait(&self, flight: &Arc<Flight>, ask: Ask<'_>) -> Result<Landing, CacheError> {

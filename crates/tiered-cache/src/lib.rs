@@ -1,6 +1,7 @@
 //! A cache in tiers.
 #![forbid(unsafe_code)]
 
+mod breaker;
 mod builder;
 mod cache;
 mod codec;
@@ -10,6 +11,7 @@ mod flight;
 mod gate;
 mod key;
 mod l1;
+mod listen;
 mod load;
 mod metrics;
 mod outbox;

@@ -11,11 +11,13 @@ use tracing::Instrument as _;
 
 use crate::cache::Inner;
 use crate::codec::{self, Wire};
-use crate::entry::{Body, Times};
+use crate::entry::{Body, Refresh, Times};
 use crate::flight::{Arrived, Flight, Outcome};
 use crate::remote::{Acquired, Fill, Filled, Found, Mark, Place, Token};
 use crate::stripes::Epoch;
-use crate::{CacheError, Entry, Kind, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Remote, Tier};
+use crate::{
+    CacheError, Entry, Kind, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Remote, RemoteError, Tier,
+};
 
 /// Waits between looks at a key that another replica loads.
 const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(80));
@@ -92,7 +94,7 @@ impl Inner {
 
     /// The shared tier, while it can be trusted.
     fn shared(&self) -> Option<&Arc<dyn Remote>> {
-        self.remote.as_ref().filter(|_| self.fence_open(Instant::now()))
+        self.remote.as_ref().filter(|_| self.fence_open(Instant::now()) && !self.breaker.is_open())
     }
 }
 
@@ -137,19 +139,29 @@ impl<'a> Loading<'a> {
             // The next replica needn't wait until the lease runs out. If this fails, it does.
             drop(remote.release(self.place, *token).await);
         }
-        if outcome.is_err()
-            && let Some((stale, _)) = self.flight.stale()
-        {
-            stale.throttle(Instant::now() + self.policy.fail_safe_throttle);
-            self.inner.l1.insert(stale, self.epoch);
-        }
+        self.settle(outcome.is_ok());
         outcome
+    }
+
+    /// What the outcome means for the value that was to be replaced.
+    fn settle(&self, ok: bool) {
+        if self.purpose == Purpose::Refresh {
+            self.inner.metrics.refreshed(self.policy.cache, ok);
+        }
+        let Some((stale, _)) = self.flight.stale() else { return };
+        if ok {
+            // Not replaced after all, perhaps: the next one may try again.
+            stale.refresh_step(Refresh::Running, Refresh::Idle);
+            return;
+        }
+        stale.throttle(Instant::now() + self.policy.fail_safe_throttle);
+        self.inner.l1.insert(stale, self.epoch);
     }
 
     /// Reads the shared tier and, on a miss, gets the right to load or what another replica loaded meanwhile.
     async fn look(&self, remote: &dyn Remote) -> Result<Step, CacheError> {
         let sent = Instant::now();
-        let mut known = match remote.get(self.place).await {
+        let mut known = match self.timed("get", remote.get(self.place)).await {
             Ok(Some(found)) => match self.open(&found, sent) {
                 Ok(arrived) => return Ok(Step::Arrived(arrived)),
                 Err(known) => known,
@@ -161,16 +173,26 @@ impl<'a> Loading<'a> {
         let mut pause = POLL.0;
         loop {
             let sent = Instant::now();
-            match remote.acquire(self.place, token, known).await {
-                Ok(Acquired::Granted(mark)) => return Ok(Step::Load(Right::Lease { token, mark })),
-                Ok(Acquired::Blocked) => return Ok(Step::Load(Right::Blocked)),
+            let answer = self.timed("acquire", remote.acquire(self.place, token, known)).await;
+            let count = |result| self.inner.metrics.lease(self.policy.cache, result);
+            match answer {
+                Ok(Acquired::Granted(mark)) => {
+                    count("granted");
+                    return Ok(Step::Load(Right::Lease { token, mark }));
+                }
+                Ok(Acquired::Blocked) => {
+                    count("blocked");
+                    return Ok(Step::Load(Right::Blocked));
+                }
                 Ok(Acquired::Found(found)) => match self.open(&found, sent) {
                     Ok(arrived) => return Ok(Step::Arrived(arrived)),
                     Err(seen) => known = seen,
                 },
                 Ok(Acquired::Held) => {
+                    count("held");
                     let wake = sent + pause.mul_f32(0.5 + rand::random::<f32>());
                     if wake >= self.deadline {
+                        count("wait_timeout");
                         return Err(CacheError::Timeout);
                     }
                     tokio::time::sleep_until(wake).await;
@@ -181,11 +203,32 @@ impl<'a> Loading<'a> {
         }
     }
 
+    /// An operation of the shared tier: a span, a measurement, and the breaker's lesson.
+    async fn timed<T>(
+        &self,
+        op: &'static str,
+        work: impl Future<Output = Result<T, RemoteError>>,
+    ) -> Result<T, RemoteError> {
+        let span = tracing::info_span!(
+            target: "tiered_cache",
+            "cache_get",
+            otel.kind = "client",
+            db.system.name = "redis",
+            db.operation.name = op,
+            cache = self.policy.cache,
+        );
+        let begun = Instant::now();
+        let outcome = work.instrument(span).await;
+        self.inner.metrics.operation("l2", op, begun.elapsed(), outcome.is_ok());
+        self.inner.breaker.judge(outcome)
+    }
+
     /// Makes an answer of a stored value; else its stamp, so that a newer one can be told from it.
     fn open(&self, found: &Found, sent: Instant) -> Result<Arrived, u64> {
         let key = &self.flight.key;
         let wire = codec::decode(key, self.policy.schema, &found.bytes).map_err(|error| {
             tracing::warn!(target: "tiered_cache", cache = self.policy.cache, %error, "unreadable entry");
+            self.inner.metrics.codec_error(self.policy.cache, error.as_str());
             found.stamp
         })?;
         let entry = Arc::new(self.copy(wire, found.age, sent));
@@ -264,6 +307,7 @@ impl<'a> Loading<'a> {
             () = self.inner.stop.cancelled() => return Err(CacheError::Closed),
         };
         drop(permit);
+        self.inner.metrics.loaded(self.policy.cache, begun.elapsed());
         let loaded = match outcome {
             Err(_) => return Err(CacheError::Timeout),
             Ok(Err(_)) => return Err(CacheError::Panicked),
@@ -324,6 +368,9 @@ impl<'a> Loading<'a> {
         };
         let entry = Arc::new(self.entry(loaded.version, kind, body.etag, body.bytes, times));
         let fits = entry.body.len() <= policy.max_bytes;
+        if !fits {
+            self.inner.metrics.fill(policy.cache, "all", "too_big");
+        }
         let kept = fits
             && match right {
                 Right::Lease { token, mark } => self.fill(*token, mark, &entry, fresh, life).await,
@@ -331,6 +378,9 @@ impl<'a> Loading<'a> {
                 Right::Blocked => false,
             };
         let kept_here = kept && self.inner.l1.insert(Arc::clone(&entry), self.epoch);
+        if kept {
+            self.inner.metrics.fill(policy.cache, "l1", if kept_here { "stored" } else { "epoch" });
+        }
         let stored = kept_here || (kept && matches!(right, Right::Lease { .. }));
         if stored {
             tracing::debug!(target: "tiered_cache", cache = policy.cache, "cache_set");
@@ -353,12 +403,16 @@ impl<'a> Loading<'a> {
         };
         let bytes = codec::encode(&entry.key, entry.schema, &wire);
         let fill = Fill { bytes, version: entry.version, life };
-        match remote.fill(self.place, token, fill).await {
-            Ok(Filled::Stored { .. }) => true,
-            Ok(Filled::Lost | Filled::Older) => false,
+        let filled = self.timed("fill", remote.fill(self.place, token, fill)).await;
+        let (result, keep) = match filled {
+            Ok(Filled::Stored { .. }) => ("stored", true),
+            Ok(Filled::Lost) => ("lost", false),
+            Ok(Filled::Older) => ("older", false),
             // Whether it arrived or not: the bus and the stripes watch over this process's copy.
-            Err(_) => true,
-        }
+            Err(_) => ("error", true),
+        };
+        self.inner.metrics.fill(self.policy.cache, "l2", result);
+        keep
     }
 }
 

@@ -141,8 +141,6 @@ pub struct Notice {
     pub hashes: Arc<[u128]>,
     /// The replica that invalidated.
     pub origin: u64,
-    /// By the shared tier's clock: how long it took to arrive.
-    pub lag: Duration,
 }
 
 /// Why the bus may have lost something.

@@ -137,7 +137,9 @@ impl Inner {
     async fn block(&self, hashes: &[u128], write: Token) -> Result<(), RemoteError> {
         let Some(remote) = &self.remote else { return Ok(()) };
         let life = self.settings.longest_write + BLOCK_MARGIN;
-        remote.invalidate(hashes, Phase::Block { write, life }, self.origin).await
+        let told = remote.invalidate(hashes, Phase::Block { write, life }, self.origin).await;
+        self.metrics.invalidated("block", told.is_ok());
+        told
     }
 
     /// Tells the shared tier now, or goes on trying in the background.
@@ -148,6 +150,7 @@ impl Inner {
     ) -> Result<(), RemoteError> {
         let Some(remote) = &self.remote else { return Ok(()) };
         let told = remote.invalidate(hashes, phase, self.origin).await;
+        self.metrics.invalidated("done", told.is_ok());
         if told.is_err() {
             self.deliver_later(hashes, phase);
         }

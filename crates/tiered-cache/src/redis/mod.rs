@@ -4,6 +4,7 @@
 //! an error to it. Here every command has a deadline, a watchdog replaces a connection that fell silent, and
 //! while there is no connection commands fail at once instead of queueing.
 
+mod bus;
 mod connection;
 mod remote;
 
@@ -17,6 +18,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation};
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(crate) use bus::RedisBus;
 pub(crate) use connection::Dialer;
 use connection::Shared;
 pub(crate) use remote::RedisRemote;

@@ -7,7 +7,7 @@
 //! | `<ns>:b:{<hash>}` | sorted set of writes under way, by when their block ends |
 //! | `<ns>:m:{<hash>}` | hash: `generation`, new with every invalidation; `floor`, the newest version known |
 //! | `<ns>:bus` | stream of invalidations |
-//! | `<ns>:bus:state` | hash: `id` of the data set, `sequence` of the last invalidation |
+//! | `<ns>:bus:state` | hash: `id` of the data set, `sequence` and stream id (`last`) of the last invalidation |
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -65,6 +65,14 @@ impl RedisRemote {
     }
 }
 
+pub(super) fn bus_key(namespace: &str) -> String {
+    format!("{namespace}:bus")
+}
+
+pub(super) fn bus_state_key(namespace: &str) -> String {
+    format!("{namespace}:bus:state")
+}
+
 fn field(place: Place) -> String {
     format!("s{}", place.schema)
 }
@@ -120,7 +128,7 @@ impl Remote for RedisRemote {
 
     async fn invalidate(&self, hashes: &[u128], phase: Phase, origin: u64) -> Result<(), RemoteError> {
         let mut call = INVALIDATE.prepare_invoke();
-        call.key(format!("{}:bus", self.namespace)).key(format!("{}:bus:state", self.namespace));
+        call.key(bus_key(&self.namespace)).key(bus_state_key(&self.namespace));
         for &hash in hashes {
             for kind in ['c', 'l', 'b', 'm'] {
                 call.key(self.key(kind, hash));

@@ -25,5 +25,6 @@ for i = 3, #KEYS, 4 do
 end
 redis.call('HSETNX', KEYS[2], 'id', ARGV[9])
 local sequence = redis.call('HINCRBY', KEYS[2], 'sequence', 1)
-redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[8], '*', 'h', ARGV[2], 'o', ARGV[1], 's', sequence, 't', now)
+local last = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[8], '*', 'h', ARGV[2], 'o', ARGV[1], 's', sequence)
+redis.call('HSET', KEYS[2], 'last', last)
 return sequence

@@ -1,0 +1,174 @@
+//! Counters for the hot path: no lock, no allocation, and threads don't share cache lines.
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+
+use crate::{Hit, Kind, Read, Tier};
+
+/// Threads are spread over this many copies of each counter.
+const SHARDS: usize = 8;
+/// More kinds of things than this share one label, so that series stay bounded whatever callers do.
+const MOST: usize = 64;
+const OTHER: &str = "other";
+
+const TIERS: [Tier; 4] = [Tier::L1, Tier::L2, Tier::L3, Tier::Source];
+const RESULTS: [&str; 3] = ["hit", "negative", "stale"];
+const LEVELS: [&str; 4] = ["bounded", "version", "shared", "source"];
+const CELLS: usize = TIERS.len() * RESULTS.len() * LEVELS.len();
+/// Upper bounds of the ages, in milliseconds.
+const AGES: [u64; 12] =
+    [1, 10, 100, 500, 1_000, 5_000, 30_000, 60_000, 300_000, 900_000, 3_600_000, 7_200_000];
+
+#[derive(Default)]
+pub(super) struct Hot {
+    caches: ArcSwap<Vec<Arc<PerCache>>>,
+    adding: Mutex<()>,
+}
+
+struct PerCache {
+    name: &'static str,
+    shards: [Shard; SHARDS],
+}
+
+#[repr(align(128))]
+struct Shard {
+    requests: [AtomicU64; CELLS],
+    ages: [AtomicU64; AGES.len() + 1],
+    age_millis: AtomicU64,
+}
+
+impl PerCache {
+    fn new(name: &'static str) -> Self {
+        let zeros = || Shard {
+            requests: [const { AtomicU64::new(0) }; CELLS],
+            ages: [const { AtomicU64::new(0) }; AGES.len() + 1],
+            age_millis: AtomicU64::new(0),
+        };
+        Self { name, shards: std::array::from_fn(|_| zeros()) }
+    }
+
+    fn sum(&self, pick: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+        self.shards.iter().map(|shard| pick(shard).load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Hot {
+    pub(super) fn served(&self, cache: &'static str, hit: &Hit, read: Read) {
+        let caches = self.caches.load();
+        match caches.iter().find(|known| same(known.name, cache)) {
+            Some(known) => count(known, hit, read),
+            None => count(&self.add(cache), hit, read),
+        }
+    }
+
+    #[cold]
+    fn add(&self, cache: &'static str) -> Arc<PerCache> {
+        let _alone = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.caches.load_full();
+        let name = if known.len() < MOST { cache } else { OTHER };
+        if let Some(there) = known.iter().find(|known| known.name == name) {
+            return Arc::clone(there);
+        }
+        let new = Arc::new(PerCache::new(name));
+        let more = known.iter().cloned().chain([Arc::clone(&new)]).collect();
+        self.caches.store(Arc::new(more));
+        new
+    }
+}
+
+/// Names are literals: mostly the same address, seldom only the same text.
+fn same(one: &'static str, other: &'static str) -> bool {
+    std::ptr::eq(one, other) || one == other
+}
+
+fn count(cache: &PerCache, hit: &Hit, read: Read) {
+    let result = match (hit.stale, hit.entry.kind) {
+        (Some(_), _) => 2,
+        (None, Kind::NotFound) => 1,
+        (None, Kind::Value) => 0,
+    };
+    let level = match read {
+        Read::Bounded => 0,
+        Read::Version(_) => 1,
+        Read::Shared => 2,
+        Read::Source => 3,
+    };
+    let shard = &cache.shards[shard()];
+    shard.requests[cell(hit.tier as usize, result, level)].fetch_add(1, Ordering::Relaxed);
+    let age = crate::codec::millis(hit.age);
+    let bucket = AGES.iter().position(|&bound| age <= bound).unwrap_or(AGES.len());
+    shard.ages[bucket].fetch_add(1, Ordering::Relaxed);
+    shard.age_millis.fetch_add(age, Ordering::Relaxed);
+}
+
+fn cell(tier: usize, result: usize, level: usize) -> usize {
+    (tier * RESULTS.len() + result) * LEVELS.len() + level
+}
+
+/// This thread's shard.
+fn shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static MINE: Cell<usize> = const { Cell::new(usize::MAX) });
+    MINE.with(|mine| {
+        if mine.get() == usize::MAX {
+            mine.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
+        }
+        mine.get()
+    })
+}
+
+impl fmt::Debug for Hot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hot").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Hot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let caches = self.caches.load();
+        let help = "Answers by tier and outcome";
+        let mut requests = encoder.encode_descriptor("cache_requests", help, None, MetricType::Counter)?;
+        for cache in caches.iter() {
+            for (t, tier) in TIERS.iter().enumerate() {
+                for (r, result) in RESULTS.iter().enumerate() {
+                    for (l, level) in LEVELS.iter().enumerate() {
+                        let count = cache.sum(|shard| &shard.requests[cell(t, r, l)]);
+                        if count == 0 {
+                            continue;
+                        }
+                        let labels = [
+                            ("cache", cache.name),
+                            ("tier", tier.as_str()),
+                            ("result", result),
+                            ("level", level),
+                        ];
+                        ConstCounter::new(count).encode(requests.encode_family(&labels)?)?;
+                    }
+                }
+            }
+        }
+        let help = "Time between the read of the source and the answer";
+        let mut ages =
+            encoder.encode_descriptor("cache_served_age_seconds", help, None, MetricType::Histogram)?;
+        for cache in caches.iter() {
+            let bounds =
+                AGES.iter().map(|&bound| Duration::from_millis(bound).as_secs_f64()).chain([f64::MAX]);
+            let buckets: Vec<(f64, u64)> =
+                bounds.enumerate().map(|(i, bound)| (bound, cache.sum(|shard| &shard.ages[i]))).collect();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            let sum = Duration::from_millis(cache.sum(|shard| &shard.age_millis)).as_secs_f64();
+            let labels = [("cache", cache.name)];
+            ages.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! The bus in Redis: a stream that every replica reads from its own position, on a connection of its own.
+//!
+//! Every invalidation carries a sequence number that Redis counts up. Before each read the last number given out
+//! is asked for; after it, all up to that number must have been seen, one after the other. Whatever went missing,
+//! trimmed, flushed, lost in a failover, shows as a hole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::aio::MultiplexedConnection;
+use redis::streams::{StreamId, StreamReadReply};
+use redis::{FromRedisValue, Value};
+use tokio::time::Instant;
+
+use super::connection::Backoff;
+use super::remote::{bus_key, bus_state_key};
+use super::{Dialer, Redis};
+use crate::RemoteError;
+use crate::remote::{Batch, Bus, Gap, Notice};
+
+/// How long a read waits for news, in milliseconds.
+const BLOCK: usize = 100;
+/// A read that takes longer lost its connection. Below half the fence, so that one may fail.
+const READ_TIMEOUT: Duration = Duration::from_millis(450);
+/// Most invalidations per read.
+const COUNT: usize = 1000;
+
+pub(crate) struct RedisBus {
+    dialer: Dialer,
+    stream: String,
+    state: String,
+    connection: Option<MultiplexedConnection>,
+    position: Option<Position>,
+    /// Which server process was read from last.
+    server: String,
+    backoff: Backoff,
+}
+
+/// How far the log was read.
+struct Position {
+    data_set: String,
+    sequence: u64,
+    last: String,
+}
+
+/// The state of the log in Redis: id of the data set, sequence and stream id of its end.
+const END: [&str; 3] = ["id", "sequence", "last"];
+type End = (Option<String>, Option<u64>, Option<String>);
+
+impl RedisBus {
+    pub(crate) fn new(redis: &Redis, namespace: &str) -> Self {
+        Self {
+            dialer: redis.dialer().clone(),
+            stream: bus_key(namespace),
+            state: bus_state_key(namespace),
+            connection: None,
+            position: None,
+            server: String::new(),
+            backoff: Backoff::new(),
+        }
+    }
+
+    /// The connection, made anew if need be; a change of server is a gap.
+    async fn connect(&mut self) -> Result<(MultiplexedConnection, Option<Gap>), RemoteError> {
+        if let Some(connection) = &self.connection {
+            return Ok((connection.clone(), None));
+        }
+        let mut connection = match self.dialer.connect().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.backoff.wait().await;
+                return Err(error);
+            }
+        };
+        let mut info = redis::cmd("INFO");
+        let info: String = within(info.arg("server").query_async(&mut connection)).await?;
+        let server = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
+        let changed = self.position.is_some() && server != self.server;
+        server.clone_into(&mut self.server);
+        self.connection = Some(connection.clone());
+        self.backoff = Backoff::new();
+        Ok((connection, changed.then_some(Gap::Failover)))
+    }
+
+    async fn read(&mut self) -> Result<Batch, RemoteError> {
+        let (mut connection, changed) = self.connect().await?;
+        let gap = match (&mut self.position, changed) {
+            (None, _) => Gap::Start,
+            (Some(_), Some(gap)) => gap,
+            (Some(position), None) => {
+                let sent_at = Instant::now();
+                let mut both = redis::pipe();
+                both.cmd("HMGET").arg(&self.state).arg(&END);
+                let read = both.cmd("XREAD").arg("BLOCK").arg(BLOCK).arg("COUNT").arg(COUNT);
+                read.arg("STREAMS").arg(&self.stream).arg(&position.last);
+                let (end, read): (End, Option<StreamReadReply>) =
+                    within(both.query_async(&mut connection)).await?;
+                let items = read.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect();
+                match position.advance(&end, items) {
+                    Ok((notices, caught_up)) => return Ok(Batch { sent_at, notices, gap: None, caught_up }),
+                    Err(gap) => gap,
+                }
+            }
+        };
+        self.join(&mut connection, gap).await
+    }
+
+    /// Goes to the end of the log. What came before is made up for by forgetting everything.
+    async fn join(&mut self, connection: &mut MultiplexedConnection, gap: Gap) -> Result<Batch, RemoteError> {
+        let sent_at = Instant::now();
+        let mut end = redis::cmd("HMGET");
+        let (data_set, sequence, last): End =
+            within(end.arg(&self.state).arg(&END).query_async(connection)).await?;
+        self.position = Some(Position {
+            data_set: data_set.unwrap_or_default(),
+            sequence: sequence.unwrap_or(0),
+            last: last.unwrap_or_else(|| "0-0".to_owned()),
+        });
+        Ok(Batch { sent_at, notices: Vec::new(), gap: Some(gap), caught_up: true })
+    }
+}
+
+impl Position {
+    /// Applies one read; an error says that something is missing.
+    fn advance(&mut self, end: &End, items: Vec<StreamId>) -> Result<(Vec<Notice>, bool), Gap> {
+        let data_set = end.0.as_deref().unwrap_or_default();
+        if self.data_set.is_empty() {
+            // Nothing had ever been invalidated; the first sequence number must be 1.
+            data_set.clone_into(&mut self.data_set);
+        } else if data_set != self.data_set {
+            return Err(Gap::Reset);
+        }
+        let promised = end.1.unwrap_or(0);
+        if promised < self.sequence {
+            return Err(Gap::Failover);
+        }
+        let more = items.len() >= COUNT;
+        let mut notices = Vec::with_capacity(items.len());
+        for item in items {
+            let (notice, sequence) = notice(&item).ok_or(Gap::Trimmed)?;
+            if sequence != self.sequence + 1 {
+                return Err(Gap::Trimmed);
+            }
+            self.sequence = sequence;
+            self.last = item.id;
+            notices.push(notice);
+        }
+        if self.sequence < promised && !more {
+            return Err(Gap::Trimmed);
+        }
+        Ok((notices, !more))
+    }
+}
+
+fn notice(item: &StreamId) -> Option<(Notice, u64)> {
+    let hashes = match item.map.get("h")? {
+        Value::BulkString(bytes) => crate::outbox::decode(bytes).into(),
+        _ => return None,
+    };
+    let number = |field| u64::from_redis_value_ref(item.map.get(field)?).ok();
+    Some((Notice { hashes, origin: number("o")? }, number("s")?))
+}
+
+async fn within<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T, RemoteError> {
+    match tokio::time::timeout(READ_TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(|error| RemoteError::Failed(Arc::from(error.to_string()))),
+        Err(_) => Err(RemoteError::Timeout),
+    }
+}
+
+#[async_trait]
+impl Bus for RedisBus {
+    async fn next(&mut self) -> Result<Batch, RemoteError> {
+        let batch = self.read().await;
+        if batch.is_err() {
+            self.connection = None;
+        }
+        batch
+    }
+}
