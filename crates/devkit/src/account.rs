@@ -21,12 +21,10 @@ impl Account {
             return Ok(None);
         }
         let users = std::fs::read_to_string("/etc/passwd").context("can't read the users in /etc/passwd")?;
-        let named =
-            |name: &str| users.lines().find_map(|line| Self::parse(line).filter(|user| user.name == name));
-        named("postgres")
-            .or_else(|| named("nobody"))
-            .map(Some)
-            .context("Postgres can't run as root and there is neither a user postgres nor nobody: add one or don't be root")
+        let named = |name: &str| users.lines().find_map(|line| Self::parse(line).filter(|user| user.name == name));
+        named("postgres").or_else(|| named("nobody")).map(Some).context(
+            "Postgres can't run as root and there is neither a user postgres nor nobody: add one or don't be root",
+        )
     }
 
     fn parse(line: &str) -> Option<Self> {

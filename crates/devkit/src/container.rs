@@ -23,12 +23,7 @@ impl Container {
     }
 
     /// Runs `image` with `inside` published on a free loopback port.
-    pub(crate) fn start(
-        image: &str,
-        inside: u16,
-        settings: &[&str],
-        command: &[&str],
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn start(image: &str, inside: u16, settings: &[&str], command: &[&str]) -> anyhow::Result<Self> {
         let guard = Guard::new(None, "KILL", 1)?;
         let name = format!("devkit-{:016x}", rand::random::<u64>());
         guard.add_container(&name)?;
@@ -64,8 +59,7 @@ impl Container {
 }
 
 fn docker(args: &[&str]) -> anyhow::Result<()> {
-    let output =
-        Command::new("docker").args(args).stdin(Stdio::null()).output().context("can't run docker")?;
+    let output = Command::new("docker").args(args).stdin(Stdio::null()).output().context("can't run docker")?;
     if !output.status.success() {
         let verb = args.first().copied().unwrap_or_default();
         bail!("docker {verb} failed: {}", String::from_utf8_lossy(&output.stderr).trim());

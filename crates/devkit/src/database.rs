@@ -57,8 +57,7 @@ impl Database {
 
     /// The URL of the same database behind another port of 127.0.0.1, such as a proxy's.
     pub fn url_through(&self, port: u16) -> String {
-        let from = format!(":{}/", self.server.port());
-        self.url().replacen(&from, &format!(":{port}/"), 1)
+        self.server.url_through(port, &self.name)
     }
 
     /// The database's name.
@@ -81,30 +80,27 @@ where
     let admin = crate::postgres::connect(server.own_url()).await?;
     // One that failed before may be left.
     admin.batch_execute(&format!(r#"drop database if exists "{name}" with (force)"#)).await?;
-    admin
-        .batch_execute(&format!(r#"create database "{name}""#))
-        .await
-        .context("can't make a template database")?;
+    copy(&admin, "template1", name).await?;
     migrate(server.url(name)).await.with_context(|| format!("can't migrate the template {name}"))?;
     // Nobody may be connected to a template while it is copied, and a migration's pool closes in its own time.
     admin.batch_execute(&format!(r#"alter database "{name}" with allow_connections false"#)).await?;
-    let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
-    admin.execute(end, &[&name]).await?;
-    Ok(())
+    let end = format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
+    Ok(admin.batch_execute(&end).await?)
 }
 
+/// Copying files takes 45 ms where the default of Postgres 15, copying through the log, takes 350 ms.
 async fn copy(admin: &Client, original: &str, name: &str) -> anyhow::Result<()> {
+    let version: i32 = admin.query_one("select current_setting('server_version_num')::int", &[]).await?.get(0);
+    let strategy = if version >= 150_000 { "strategy file_copy" } else { "" };
+    let statement = format!(r#"create database "{name}" template "{original}" {strategy}"#);
     let start = Instant::now();
     loop {
-        let made = admin.batch_execute(&format!(r#"create database "{name}" template "{original}""#)).await;
-        match made {
+        match admin.batch_execute(&statement).await {
             // The connections just ended may need a moment to go.
-            Err(error)
-                if error.code() == Some(&SqlState::OBJECT_IN_USE) && start.elapsed().as_secs() < 10 =>
-            {
+            Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) && start.elapsed().as_secs() < 10 => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            made => return made.with_context(|| format!("can't copy the template {original}")),
+            made => return made.with_context(|| format!("can't copy the database {original}")),
         }
     }
 }

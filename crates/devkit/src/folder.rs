@@ -23,9 +23,7 @@ pub(crate) fn base(account: Option<&Account>) -> anyhow::Result<PathBuf> {
             static SAID: Once = Once::new();
             SAID.call_once(|| {
                 let (dev, name, instead) = (dev.display(), user.name(), instead.display());
-                say(format_args!(
-                    "devkit: user {name} can't enter {dev}; private servers use {instead} instead"
-                ));
+                say(format_args!("devkit: user {name} can't enter {dev}; private servers use {instead} instead"));
             });
             Ok(instead)
         }
@@ -38,8 +36,7 @@ fn target() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     let marked = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
     // Cargo marks only a target folder that it made itself.
-    let profile =
-        || program.ancestors().find(|folder| folder.join(".fingerprint").is_dir()).and_then(Path::parent);
+    let profile = || program.ancestors().find(|folder| folder.join(".fingerprint").is_dir()).and_then(Path::parent);
     marked.or_else(profile).map(Path::to_owned).or_else(|| var_os("CARGO_TARGET_DIR").map(PathBuf::from))
 }
 

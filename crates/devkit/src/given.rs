@@ -36,18 +36,19 @@ fn loopback(host: &str) -> bool {
 
 fn refuse(name: &str, local: bool, yes: bool) -> anyhow::Result<()> {
     if !local && !yes {
-        bail!(
-            "{name} points to another machine: unset it to get a private server, or pass --yes to use it as it is"
-        );
+        bail!("{name} points to another machine: unset it to get a private server, or pass --yes to use it as it is");
     }
     Ok(())
 }
 
-/// The URL with another database in it.
-pub(crate) fn with_database(url: &str, database: &str) -> anyhow::Result<String> {
+/// The URL with another database in it, and with another port of this machine if one is named.
+pub(crate) fn with_database(url: &str, database: &str, port: Option<u16>) -> anyhow::Result<String> {
     let (scheme, rest) = url.split_once("://").context("DATABASE_URL isn't of the form postgres://…")?;
-    let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
+    let (place, query) =
+        rest.split_once('?').map_or((rest, String::new()), |(place, query)| (place, format!("?{query}")));
     let authority = place.split('/').next().unwrap_or_default();
-    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    Ok(format!("{scheme}://{authority}/{database}{query}"))
+    let (user, host) =
+        authority.rsplit_once('@').map_or((String::new(), authority), |(user, host)| (format!("{user}@"), host));
+    let host = port.map_or_else(|| host.to_owned(), |port| format!("127.0.0.1:{port}"));
+    Ok(format!("{scheme}://{user}{host}/{database}{query}"))
 }

@@ -45,17 +45,14 @@ impl Janitor {
 
     /// The name under which this process keeps that template; names are cut at 63 bytes by Postgres.
     pub(crate) fn name(&self, template: &str) -> String {
-        let clean: String =
-            template.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(32).collect();
+        let clean: String = template.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(32).collect();
         format!("devkit_{:08x}_{clean}", self.owner)
     }
 
     /// Drops a database and waits for it, so that it is gone even when the process ends next.
     pub(crate) fn drop_database(&self, name: &str) {
         let (done, wait) = sync_channel(1);
-        if self.requests.send((name.to_owned(), done)).is_ok()
-            && wait.recv_timeout(Duration::from_secs(10)).is_err()
-        {
+        if self.requests.send((name.to_owned(), done)).is_ok() && wait.recv_timeout(Duration::from_secs(10)).is_err() {
             say(format_args!("devkit: database {name} wasn't dropped within 10 s"));
         }
     }

@@ -2,6 +2,9 @@
 //!
 //! Every value here owns its process. A guardian (see `guard`) ends the process and removes its data when the
 //! owner is dropped, crashes or is killed. Nothing here knows the service's insides.
+//!
+//! `DEVKIT_POSTGRES` (`url`, `binary`, `download`, `container`) and `DEVKIT_REDIS` (`url`, `binary`, `install`,
+//! `container`, `none`) narrow where a server comes from to that one way, to try it.
 
 mod account;
 pub mod commands;

@@ -94,9 +94,8 @@ fn processes_by_ps() -> Vec<(u32, u32)> {
 /// Ends every process that works in `folder`: servers of a run that lost its guardian too (Linux). QUIT lets Postgres
 /// free its shared memory; KILL is for what doesn't obey.
 pub(crate) fn end_those_in(folder: &Path) {
-    let there = |id: u32| {
-        std::fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|current| current.starts_with(folder))
-    };
+    let there =
+        |id: u32| std::fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|current| current.starts_with(folder));
     let left = || processes().into_iter().map(|(id, _)| id).filter(|id| there(*id)).collect::<Vec<_>>();
     for id in left() {
         signal(id, Signal::QUIT);

@@ -43,8 +43,7 @@ fn expand(place: &str) -> Vec<PathBuf> {
     let mut found: Vec<(u32, PathBuf)> = Vec::new();
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let version =
-            name.to_str().and_then(|name| name.strip_prefix(prefix)).map(|rest| rest.parse().unwrap_or(0));
+        let version = name.to_str().and_then(|name| name.strip_prefix(prefix)).map(|rest| rest.parse().unwrap_or(0));
         if let Some(version) = version {
             found.push((version, entry.path().join(after.trim_start_matches('/'))));
         }

@@ -5,11 +5,7 @@ use std::time::Duration;
 use anyhow::bail;
 
 /// Asks `condition` every 10 ms until it is true; fails with `what` when that takes longer than `limit`.
-pub async fn wait_until(
-    what: &str,
-    limit: Duration,
-    mut condition: impl AsyncFnMut() -> bool,
-) -> anyhow::Result<()> {
+pub async fn wait_until(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> bool) -> anyhow::Result<()> {
     let poll = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(10)).await;

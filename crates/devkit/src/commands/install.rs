@@ -31,8 +31,8 @@ pub(super) async fn redis(yes: bool) -> anyhow::Result<bool> {
     if program().is_some() {
         return Ok(true);
     }
-    let container = allowed("REDIS", Source::Container)
-        && tokio::task::spawn_blocking(Container::possible).await.unwrap_or(false);
+    let container =
+        allowed("REDIS", Source::Container) && tokio::task::spawn_blocking(Container::possible).await.unwrap_or(false);
     if !container {
         say("redis: there is none, no way was found to install it, and no Docker runs");
     }
@@ -41,8 +41,7 @@ pub(super) async fn redis(yes: bool) -> anyhow::Result<bool> {
 
 async fn install(yes: bool) -> anyhow::Result<()> {
     let manager = MANAGERS.iter().find(|(name, _)| find(name).is_some());
-    let (name, script) =
-        manager.context("no package manager that we know (apt-get, dnf, apk, pacman, brew)")?;
+    let (name, script) = manager.context("no package manager that we know (apt-get, dnf, apk, pacman, brew)")?;
     let root = rustix::process::geteuid().is_root();
     let shell: &[&str] = if root || *name == "brew" { &["sh", "-c"] } else { &["sudo", "sh", "-c"] };
     let shown = if shell.len() > 2 { format!("sudo sh -c '{script}'") } else { (*script).to_owned() };

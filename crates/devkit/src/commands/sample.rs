@@ -11,10 +11,7 @@ const USERS: &str = include_str!("../../sample_users.sql");
 pub(super) async fn load(url: &str) -> anyhow::Result<()> {
     let client = crate::postgres::connect(url).await?;
     match client.batch_execute(USERS).await {
-        Err(error)
-            if [Some(&SqlState::UNDEFINED_TABLE), Some(&SqlState::UNDEFINED_COLUMN)]
-                .contains(&error.code()) =>
-        {
+        Err(error) if [Some(&SqlState::UNDEFINED_TABLE), Some(&SqlState::UNDEFINED_COLUMN)].contains(&error.code()) => {
             say(format_args!("sample users: not loaded, since the schema has no place for them ({error})"));
             Ok(())
         }

@@ -69,13 +69,11 @@ pub(super) async fn run(port: Option<u16>, release: bool, yes: bool) -> anyhow::
 
 /// The port to serve on, if nobody else does.
 fn free(flag: Option<u16>) -> anyhow::Result<u16> {
-    let given = var("PORT")
-        .map(|port| port.parse().with_context(|| format!("PORT={port} isn't a port")))
-        .transpose()?;
+    let given =
+        var("PORT").map(|port| port.parse().with_context(|| format!("PORT={port} isn't a port"))).transpose()?;
     let port: u16 = flag.or(given).unwrap_or(3000);
     let address = var("BIND_ADDRESS").unwrap_or_else(|| "0.0.0.0".to_owned());
-    let address: IpAddr =
-        address.parse().with_context(|| format!("BIND_ADDRESS={address} isn't an address"))?;
+    let address: IpAddr = address.parse().with_context(|| format!("BIND_ADDRESS={address} isn't an address"))?;
     match TcpListener::bind((address, port)) {
         Ok(_) => Ok(port),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
@@ -92,8 +90,7 @@ async fn prepare(release: bool, yes: bool) -> anyhow::Result<Ready> {
         given::check_redis(url, yes)?;
     }
     let postgres = Postgres::given_or_start(yes).await?;
-    let redis =
-        if given.is_none() && install::redis(yes).await? { Some(Redis::start().await?) } else { None };
+    let redis = if given.is_none() && install::redis(yes).await? { Some(Redis::start().await?) } else { None };
     let redis_url = given.or_else(|| redis.as_ref().map(Redis::url));
 
     let program = workspace.build(release).await?;

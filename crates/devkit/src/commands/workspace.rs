@@ -32,8 +32,7 @@ impl Workspace {
         if !output.status.success() {
             bail!("cargo metadata failed");
         }
-        Self::parse(&serde_json::from_slice(&output.stdout)?)
-            .context("can't find the service in the workspace")
+        Self::parse(&serde_json::from_slice(&output.stdout)?).context("can't find the service in the workspace")
     }
 
     fn parse(metadata: &Value) -> anyhow::Result<Self> {
@@ -44,8 +43,7 @@ impl Workspace {
         let package = packages.iter().find(is_root).context("the workspace has no root package")?;
         let name = package["name"].as_str().context("a package without a name")?.to_owned();
         let targets = package["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let is_binary =
-            |target: &&Value| target["kind"].as_array().is_some_and(|kinds| kinds.contains(&"bin".into()));
+        let is_binary = |target: &&Value| target["kind"].as_array().is_some_and(|kinds| kinds.contains(&"bin".into()));
         let binaries: Vec<&str> =
             targets.iter().filter(is_binary).filter_map(|target| target["name"].as_str()).collect();
         let wanted = package["default_run"].as_str().unwrap_or(&name);
@@ -67,8 +65,7 @@ impl Workspace {
         if release {
             command.arg("--release");
         }
-        let output =
-            command.stderr(Stdio::inherit()).kill_on_drop(true).output().await.context("can't run cargo")?;
+        let output = command.stderr(Stdio::inherit()).kill_on_drop(true).output().await.context("can't run cargo")?;
         if !output.status.success() {
             bail!("the service doesn't build");
         }

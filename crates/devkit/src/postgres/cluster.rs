@@ -43,15 +43,7 @@ fn init(guard: &Guard, initdb: &Path, account: Option<&Account>, password: &str)
     // C.UTF-8 sorts like C and knows letters beyond ASCII; not every system has it.
     for locale in ["C.UTF-8", "C"] {
         let mut command = guard.command(initdb)?;
-        command.args([
-            "--no-sync",
-            "--encoding=UTF8",
-            "--auth=password",
-            "--username",
-            USER,
-            "--locale",
-            locale,
-        ]);
+        command.args(["--no-sync", "--encoding=UTF8", "--auth=password", "--username", USER, "--locale", locale]);
         command.arg("--pwfile").arg(&secret).arg("--pgdata").arg(guard.folder().join("data"));
         if command.status().context("can't run initdb")?.success() {
             return fs::remove_file(&secret).context("can't remove the password's file");

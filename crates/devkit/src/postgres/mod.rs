@@ -43,9 +43,7 @@ impl Postgres {
                 tokio::task::spawn_blocking(start).await?.context("can't start a private Postgres")?
             }
             Err(why) if !allowed("POSTGRES", Source::Container) || !Container::possible() => {
-                return Err(why.context(
-                    "no Postgres: install it (Debian: apt-get install postgresql) or start Docker",
-                ));
+                return Err(why.context("no Postgres: install it (Debian: apt-get install postgresql) or start Docker"));
             }
             Err(why) => {
                 say(format_args!("postgres: {why:#}; using a container"));
@@ -53,11 +51,14 @@ impl Postgres {
             }
         };
         let url = format!("postgres://{USER}:{password}@127.0.0.1:{}/postgres", started.port());
-        let postgres = Self { server: started, url };
         // A process of ours says itself when it is ready; a container doesn't.
-        let answers = async || connect(&postgres.url).await.is_ok();
-        crate::wait_until("Postgres answers", Duration::from_secs(60), answers).await?;
-        Ok(postgres)
+        let answers = async {
+            while connect(&url).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), answers).await.context("Postgres started but doesn't answer")?;
+        Ok(Self { server: started, url })
     }
 
     /// The server at DATABASE_URL, else a private one.
@@ -71,7 +72,12 @@ impl Postgres {
     /// The URL of a database on this server; it holds a password.
     pub fn url(&self, database: &str) -> String {
         // The URL was taken apart before, when it was checked or made.
-        given::with_database(&self.url, database).unwrap_or_else(|_| self.url.clone())
+        given::with_database(&self.url, database, None).unwrap_or_else(|_| self.url.clone())
+    }
+
+    /// The URL of a database as it is reached through another port of 127.0.0.1, such as a proxy's.
+    pub fn url_through(&self, port: u16, database: &str) -> String {
+        given::with_database(&self.url, database, Some(port)).unwrap_or_else(|_| self.url.clone())
     }
 
     /// The URL as it was given, with its database; that of the database `postgres` on a private server.

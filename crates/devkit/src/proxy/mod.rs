@@ -62,10 +62,8 @@ impl FaultProxy {
     #[expect(clippy::unused_async, reason = "it needs a runtime, which whoever awaits it has")]
     pub async fn start(target: SocketAddr) -> anyhow::Result<Self> {
         let (state, _) = watch::channel(State { fault: Fault::None, cuts: 0, half_opens: 0 });
-        let shared =
-            Arc::new(Shared { target, state, open: AtomicUsize::new(0), accepted: AtomicU64::new(0) });
-        let proxy =
-            Self { shared, runtime: Handle::current(), listener: Mutex::new(None), port: Port::reserve()? };
+        let shared = Arc::new(Shared { target, state, open: AtomicUsize::new(0), accepted: AtomicU64::new(0) });
+        let proxy = Self { shared, runtime: Handle::current(), listener: Mutex::new(None), port: Port::reserve()? };
         proxy.listen()?;
         Ok(proxy)
     }

@@ -14,12 +14,7 @@ const CHUNK: usize = 16 * 1024;
 const CHUNKS: usize = 64;
 
 /// Copies until the end of input, which it passes on as a FIN. Chunks wait side by side, not one after the other.
-pub(super) async fn pipe(
-    mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
-    link: &Link,
-    delayed: bool,
-) -> Result<()> {
+pub(super) async fn pipe(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, link: &Link, delayed: bool) -> Result<()> {
     let (under_way, mut arriving) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS);
     let read = async move {
         loop {

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use devkit::{Database, shared_postgres};
+use devkit::{Database, FaultProxy, shared_postgres};
 
 use crate::ask;
 
@@ -21,7 +21,8 @@ async fn exists(name: &str) -> bool {
 
 #[tokio::test]
 async fn databases_of_one_template_are_separate() {
-    let (one, two) = tokio::join!(database(), database());
+    let (one, two) = (tokio::spawn(database()), tokio::spawn(database()));
+    let (one, two) = (one.await.unwrap(), two.await.unwrap());
     ask(&one.url(), "insert into things values (1)").await.unwrap();
     assert_eq!(ask(&one.url(), "select count(*) from things").await.unwrap(), "1");
     assert_eq!(ask(&two.url(), "select count(*) from things").await.unwrap(), "0");
@@ -31,8 +32,7 @@ async fn databases_of_one_template_are_separate() {
 #[tokio::test]
 async fn a_database_is_dropped_with_its_value_though_someone_is_connected() {
     let database = database().await;
-    let (_client, connection) =
-        tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
+    let (_client, connection) = tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     let name = database.name().to_owned();
     assert!(exists(&name).await);
@@ -55,4 +55,12 @@ async fn a_failed_migration_is_reported_and_tried_again() {
     let failed = Database::from_template("again", async |_| anyhow::bail!("a syntax error")).await;
     assert!(format!("{:#}", failed.unwrap_err()).contains("a syntax error"));
     Database::from_template("again", async |_| Ok(())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_is_reached_through_a_proxy() {
+    let database = database().await;
+    let proxy = FaultProxy::start(shared_postgres().await.unwrap().address()).await.unwrap();
+    let name = ask(&database.url_through(proxy.port()), "select current_database()").await.unwrap();
+    assert_eq!((name.as_str(), proxy.accepted()), (database.name(), 1));
 }

@@ -45,17 +45,15 @@ fn send(signal: &str, id: u32) {
 
 fn children(id: u32) -> Vec<u32> {
     let text = Command::new("pgrep").args(["-P", &id.to_string()]).output().unwrap().stdout;
-    let direct: Vec<u32> =
-        String::from_utf8(text).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+    let direct: Vec<u32> = String::from_utf8(text).unwrap().lines().map(|line| line.parse().unwrap()).collect();
     direct.iter().flat_map(|id| [vec![*id], children(*id)].concat()).collect()
 }
 
 /// The folder of the run that a server works in.
 fn folder(id: u32) -> Option<PathBuf> {
     let current = std::fs::read_link(format!("/proc/{id}/cwd")).ok()?;
-    let is_run = |path: &&std::path::Path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("run-"))
-    };
+    let is_run =
+        |path: &&std::path::Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("run-"));
     current.ancestors().find(is_run).map(PathBuf::from)
 }
 

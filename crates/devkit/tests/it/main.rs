@@ -1,10 +1,6 @@
 //! devkit against real servers, which these tests start themselves.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a failed step is a failed test, helpers included"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test, helpers included")]
 
 mod database;
 mod guardian;
