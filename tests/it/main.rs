@@ -1,0 +1,5 @@
+//! The service as a whole: the real program, over HTTP, against real Postgres and Redis.
+
+mod support;
+
+mod users;
