@@ -24,8 +24,8 @@ use crate::metrics::CacheMetrics;
 use crate::redis::{RedisBus, RedisRemote};
 use crate::remote::Bus;
 use crate::{
-    CacheError, CacheKey, Entry, Hit, Kind, LoadCx, LoadError, LoadOutcome, OutboxStore, Policy, Read,
-    Remote, StaleReason, Tier,
+    CacheError, CacheKey, Entry, Hit, Kind, LoadCx, LoadError, LoadOutcome, OutboxStore, Policy, Read, Remote,
+    StaleReason, Tier,
 };
 
 /// A cache in tiers. Cheap to clone; all clones are the same cache.
@@ -285,29 +285,28 @@ enum Landing {
     /// The load was begun before this caller asked, or the source is behind.
     TooOld {
         found: u64,
+        /// It was begun after this caller asked: asking again won't help.
+        final_word: bool,
     },
 }
 
 impl Ask<'_> {
     fn land(&self, arrived: Arrived) -> Landing {
-        if !self.accepts(&arrived) {
-            return Landing::TooOld { found: arrived.entry.version };
-        }
-        let mut hit = Hit::new(arrived.entry, arrived.tier, None, Instant::now());
-        hit.stored = arrived.stored;
-        Landing::Hit(hit)
-    }
-
-    fn accepts(&self, arrived: &Arrived) -> bool {
         let read_since = arrived.source_read_at.is_some_and(|at| at >= self.begun);
-        match self.read {
+        let accepted = match self.read {
             Read::Bounded | Read::Shared => true,
             Read::Source => read_since,
             // "Not found" has no version of its own: only a look at the source after the question counts.
             Read::Version(wanted) => {
                 arrived.entry.version >= wanted || (read_since && arrived.entry.kind == Kind::NotFound)
             }
+        };
+        if !accepted {
+            return Landing::TooOld { found: arrived.entry.version, final_word: read_since };
         }
+        let mut hit = Hit::new(arrived.entry, arrived.tier, None, Instant::now());
+        hit.stored = arrived.stored;
+        Landing::Hit(hit)
     }
 }
 
@@ -373,8 +372,7 @@ impl Inner {
 
     /// With the fence shut nobody hears of invalidations, so an old flight may carry an old value.
     fn may_join(&self, flight: &Flight, ask: Ask<'_>) -> bool {
-        self.fence_open(ask.begun)
-            || ask.begun.saturating_duration_since(flight.begun) < self.settings.degraded
+        self.fence_open(ask.begun) || ask.begun.saturating_duration_since(flight.begun) < self.settings.degraded
     }
 
     /// Joins the key's flight or begins one, and waits.
@@ -410,7 +408,9 @@ impl Inner {
                     self.metrics.served(ask.policy.cache, &hit, ask.read);
                     return Ok(hit);
                 }
-                Landing::TooOld { found } if led => return Err(CacheError::VersionNotReached { found }),
+                Landing::TooOld { found, final_word } if led || final_word => {
+                    return Err(CacheError::VersionNotReached { found });
+                }
                 Landing::TooOld { .. } => self.flights.remove(&flight),
             }
         }
@@ -438,8 +438,7 @@ impl Inner {
         let mut takes_stale = ask.read == Read::Bounded;
         loop {
             let until = if impatient || !takes_stale { hard } else { soft.min(hard) };
-            let ready =
-                |state: &State| state.done.is_some() || (impatient && takes_stale && state.stale.is_some());
+            let ready = |state: &State| state.done.is_some() || (impatient && takes_stale && state.stale.is_some());
             let seen = match tokio::time::timeout_at(until, state.wait_for(ready)).await {
                 Ok(Ok(state)) => State::clone(&state),
                 // The sender lives in the flight, which is held here.

@@ -23,9 +23,8 @@ type Store = Cache<u128, Arc<Entry>, BuildHasherDefault<Prehashed>>;
 impl L1 {
     pub(crate) fn new(max_bytes: u64) -> Self {
         let weigh = |_: &u128, entry: &Arc<Entry>| u32::try_from(entry.weight()).unwrap_or(u32::MAX);
-        let store = (max_bytes > 0).then(|| {
-            Cache::builder().max_capacity(max_bytes).weigher(weigh).build_with_hasher(Default::default())
-        });
+        let store = (max_bytes > 0)
+            .then(|| Cache::builder().max_capacity(max_bytes).weigher(weigh).build_with_hasher(Default::default()));
         Self { store, stripes: Stripes::new() }
     }
 

@@ -59,8 +59,7 @@ pub(crate) async fn breaker(inner: Weak<Inner>) {
             continue;
         }
         // The bus must be caught up and the outbox empty: otherwise L2 holds what should have been removed.
-        let well =
-            inner.fence_open(Instant::now()) && remote.ping().await.is_ok() && inner.drain().await.is_ok();
+        let well = inner.fence_open(Instant::now()) && remote.ping().await.is_ok() && inner.drain().await.is_ok();
         inner.breaker.probed(well, Instant::now());
     }
 }
@@ -109,8 +108,7 @@ impl Inner {
                 let hashes: Vec<u128> = rows.iter().flat_map(|row| outbox::decode(&row.payload)).collect();
                 // Whether Redis can be told or not, this process knows now.
                 self.forget(&hashes);
-                let told =
-                    remote.invalidate(&hashes, Phase::Done { write: 0, version: 0 }, self.origin).await;
+                let told = remote.invalidate(&hashes, Phase::Done { write: 0, version: 0 }, self.origin).await;
                 told.map_err(|error| -> LoadError { Arc::new(error) })?;
                 let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
                 outbox.done(&ids).await?;

@@ -15,9 +15,7 @@ use crate::entry::{Body, Refresh, Times};
 use crate::flight::{Arrived, Flight, Outcome};
 use crate::remote::{Acquired, Fill, Filled, Found, Mark, Place, Token};
 use crate::stripes::Epoch;
-use crate::{
-    CacheError, Entry, Kind, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Remote, RemoteError, Tier,
-};
+use crate::{CacheError, Entry, Kind, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Remote, RemoteError, Tier};
 
 /// Waits between looks at a key that another replica loads.
 const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(80));
@@ -65,13 +63,8 @@ impl Drop for Landed {
 
 impl Inner {
     /// Starts the task that flies.
-    pub(crate) fn launch<F, Fut>(
-        self: &Arc<Self>,
-        flight: &Arc<Flight>,
-        policy: Policy,
-        purpose: Purpose,
-        load: F,
-    ) where
+    pub(crate) fn launch<F, Fut>(self: &Arc<Self>, flight: &Arc<Flight>, policy: Policy, purpose: Purpose, load: F)
+    where
         F: FnOnce(LoadCx) -> Fut + Send + 'static,
         Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
     {
@@ -79,8 +72,7 @@ impl Inner {
         let work = async move {
             let Landed(inner, flight) = &landed;
             let outcome = Loading::new(inner, flight, &policy, purpose).run(load).await;
-            let failed =
-                matches!(outcome, Err(CacheError::Load(_) | CacheError::Panicked | CacheError::Timeout));
+            let failed = matches!(outcome, Err(CacheError::Load(_) | CacheError::Panicked | CacheError::Timeout));
             flight.complete(outcome);
             if failed {
                 // Newcomers find the error for a moment, so that a failing source isn't hammered.
@@ -135,12 +127,18 @@ impl<'a> Loading<'a> {
             None => Right::Only,
         };
         let outcome = self.load(&right, load).await;
-        if let (Right::Lease { token, .. }, Err(_), Some(remote)) = (&right, &outcome, &self.inner.remote) {
-            // The next replica needn't wait until the lease runs out. If this fails, it does.
-            drop(remote.release(self.place, *token).await);
+        if outcome.is_err() {
+            self.release(&right).await;
         }
         self.settle(outcome.is_ok());
         outcome
+    }
+
+    /// The next replica needn't wait until the lease runs out. If this fails, it does.
+    async fn release(&self, right: &Right) {
+        if let (Right::Lease { token, .. }, Some(remote)) = (right, &self.inner.remote) {
+            drop(remote.release(self.place, *token).await);
+        }
     }
 
     /// What the outcome means for the value that was to be replaced.
@@ -240,9 +238,10 @@ impl<'a> Loading<'a> {
             Purpose::Read(Read::Bounded | Read::Shared) => true,
             Purpose::Read(Read::Version(wanted)) => entry.version >= wanted,
             // A refresh takes what another replica refreshed since, but not what it set out to replace.
-            Purpose::Refresh => self.flight.stale().is_none_or(|(stale, _)| {
-                entry.times.expires_at > stale.times.expires_at + Duration::from_millis(5)
-            }),
+            Purpose::Refresh => self
+                .flight
+                .stale()
+                .is_none_or(|(stale, _)| entry.times.expires_at > stale.times.expires_at + Duration::from_millis(5)),
             Purpose::Read(Read::Source) => false,
         };
         if !wanted || now >= entry.times.expires_at {
@@ -370,6 +369,7 @@ impl<'a> Loading<'a> {
         let fits = entry.body.len() <= policy.max_bytes;
         if !fits {
             self.inner.metrics.fill(policy.cache, "all", "too_big");
+            self.release(right).await;
         }
         let kept = fits
             && match right {
@@ -422,8 +422,7 @@ enum Step {
 }
 
 fn confirmed(stale: &Entry) -> Loaded {
-    let value =
-        (stale.kind == Kind::Value).then(|| Body { bytes: stale.body.clone(), etag: stale.etag.clone() });
+    let value = (stale.kind == Kind::Value).then(|| Body { bytes: stale.body.clone(), etag: stale.etag.clone() });
     Loaded { value, version: stale.version, ttl: None }
 }
 

@@ -128,11 +128,7 @@ impl CacheMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(Arc::clone(&self.hot)));
         registry.register("cache_load_seconds", "Time that loads from the source took", self.loads.clone());
-        registry.register(
-            "cache_op_seconds",
-            "Time that operations of shared tiers took",
-            self.operations.clone(),
-        );
+        registry.register("cache_op_seconds", "Time that operations of shared tiers took", self.operations.clone());
         registry.register("cache_coalesced", "Answers from a load begun by another", self.coalesced.clone());
         registry.register("cache_lease", "Requests for a lease by result", self.leases.clone());
         registry.register("cache_fill", "Loaded values by tier and result", self.fills.clone());
@@ -140,18 +136,10 @@ impl CacheMetrics {
         registry.register("cache_stale_served", "Answers past their life by reason", self.stale.clone());
         registry.register("cache_codec_errors", "Entries that could not be read", self.codec.clone());
         registry.register("cache_errors", "Reads that failed by error", self.errors.clone());
-        registry.register(
-            "cache_invalidations",
-            "Invalidations by phase and outcome",
-            self.invalidations.clone(),
-        );
+        registry.register("cache_invalidations", "Invalidations by phase and outcome", self.invalidations.clone());
         registry.register("cache_bus_gap", "Times the bus lost something", self.gaps.clone());
         registry.register("cache_bus_errors", "Reads of the bus that failed", self.bus_errors.clone());
-        registry.register(
-            "cache_outbox_pending",
-            "Undelivered invalidations seen last",
-            self.outbox_pending.clone(),
-        );
+        registry.register("cache_outbox_pending", "Undelivered invalidations seen last", self.outbox_pending.clone());
         registry.register("cache_db_gate_rejected", "Loads refused by the gate", self.gate_rejected.clone());
         registry.register("cache_consistency_probes", "Hits checked against the source", self.probes.clone());
         registry.register(

@@ -25,13 +25,10 @@ static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lu
 static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/fill.lua")));
 static INVALIDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/invalidate.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0",
-    )
+    Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0")
 });
-static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0")
-});
+static RELEASE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"));
 
 /// The digits before every stored entry.
 const STAMP: usize = 16;
