@@ -7,6 +7,7 @@ mod keys;
 mod l3;
 mod life;
 mod loads;
+mod model;
 mod races;
 mod redis;
 mod support;

@@ -239,6 +239,7 @@ impl Link {
         let done = work(&mut self.world.data.lock().unwrap(), now);
         self.world.news.send_modify(|n| *n += 1);
         if down == Some(Down::AnswerLost) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
             return Err(RemoteError::Timeout);
         }
         self.pass(gates[1]).await;
