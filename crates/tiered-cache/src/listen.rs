@@ -86,7 +86,7 @@ impl Inner {
             match self.drain().await {
                 Ok(()) => self.caught_up.store(true, SeqCst),
                 Err(error) => {
-                    tracing::warn!(target: "tiered_cache", %error, "the fence stays shut: the outbox can't be drained");
+                    tracing::debug!(target: "tiered_cache", %error, "the fence stays shut: the outbox can't be drained");
                     tokio::time::sleep(BUS_PAUSE).await;
                 }
             }
