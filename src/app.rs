@@ -67,9 +67,6 @@ pub struct Refused(pub String);
 
 impl App {
     /// Puts the parts together; connects to nothing yet.
-    ///
-    /// # Errors
-    /// When a part can't be made from its settings.
     pub fn assemble(config: Config, telemetry: Telemetry, mut registry: Registry) -> anyhow::Result<Self> {
         let runtime = Handle::current();
         let cache = &config.cache;
@@ -104,9 +101,6 @@ impl App {
     }
 
     /// Waits for what the service needs: Postgres for as long as it takes, Redis for a moment.
-    ///
-    /// # Errors
-    /// When the schema doesn't fit this binary.
     pub async fn start(&self) -> Result<(), Refused> {
         let checker = Checker {
             health: self.health.clone(),

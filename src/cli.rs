@@ -5,19 +5,15 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::config::reader::Values;
 use crate::config::settings::{GROUPS, Setting, Source};
 
-/// What the process is asked to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
-    /// The web process.
     Serve,
     /// Applies migrations, or only says whether any are missing.
     Migrate {
-        /// Change nothing.
         check: bool,
     },
     /// Asks a running web process on loopback.
     Healthcheck(&'static str),
-    /// Prints the OpenAPI document.
     Openapi,
 }
 
@@ -39,7 +35,6 @@ pub fn parse() -> (Process, Values) {
     (process, values(&matches))
 }
 
-/// The whole command line.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_PKG_NAME"))
         .version(env!("CARGO_PKG_VERSION"))

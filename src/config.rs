@@ -15,7 +15,6 @@ use tracing_subscriber::filter::Targets;
 
 use self::reader::{ConfigError, Reader, Values, duration, list, parsed, size};
 
-/// Everything the web process needs to know.
 #[derive(Clone)]
 pub struct Config {
     pub http: HttpConfig,
@@ -25,7 +24,6 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
 }
 
-/// Listening, limits of requests, tokens.
 #[derive(Clone)]
 pub struct HttpConfig {
     pub port: u16,
@@ -40,14 +38,12 @@ pub struct HttpConfig {
     pub tokens: Vec<String>,
 }
 
-/// So many requests in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     pub requests: NonZeroU32,
     pub per: Duration,
 }
 
-/// Postgres.
 #[derive(Clone, Default)]
 pub struct DatabaseConfig {
     pub url: tokio_postgres::Config,
@@ -59,7 +55,6 @@ pub struct DatabaseConfig {
     pub migrate_on_start: bool,
 }
 
-/// The tiers.
 #[derive(Clone)]
 pub struct CacheConfig {
     pub redis_url: Option<String>,
@@ -73,7 +68,6 @@ pub struct CacheConfig {
     pub compute_time: Duration,
 }
 
-/// Phases of the process and its memory.
 #[derive(Clone)]
 pub struct ProcessConfig {
     pub drain_delay: Duration,
@@ -81,7 +75,6 @@ pub struct ProcessConfig {
     pub memory_limit: Option<u64>,
 }
 
-/// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     #[default]
@@ -89,7 +82,6 @@ pub enum LogFormat {
     Pretty,
 }
 
-/// Logs and traces.
 #[derive(Clone)]
 pub struct TelemetryConfig {
     pub log_level: Targets,
@@ -117,10 +109,6 @@ pub struct Sampler {
 }
 
 impl Config {
-    /// Reads everything.
-    ///
-    /// # Errors
-    /// Names every setting that is missing or wrong.
     pub fn read(values: &Values) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(values);
         let config = Self {

@@ -22,7 +22,6 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// Longest time for one check.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It answers.
@@ -34,7 +33,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// As shown in `/health`.
     pub fn text(&self) -> String {
         match self {
             Self::Healthy => "healthy".to_owned(),
@@ -47,11 +45,8 @@ impl Verdict {
 /// One round of checks.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Postgres.
     pub database: Verdict,
-    /// Redis.
     pub redis: Verdict,
-    /// Memory against its limit.
     pub memory: Memory,
 }
 
@@ -62,7 +57,6 @@ impl Report {
         gone(&self.database) && self.redis != Verdict::Healthy
     }
 
-    /// `healthy`, `degraded` or `unhealthy`.
     fn status(&self, memory_high: bool) -> &'static str {
         if self.nothing_left() || memory_high {
             "unhealthy"
@@ -90,7 +84,6 @@ impl Default for Health {
 }
 
 impl Health {
-    /// The latest report.
     pub fn report(&self) -> Report {
         self.report.borrow().clone()
     }
@@ -115,20 +108,15 @@ impl Health {
     }
 }
 
-/// Runs the checks.
 pub struct Checker {
-    /// Where the reports go.
     pub health: Health,
     /// A connection of its own is opened there: an exhausted pool is a different illness than a dead database.
     pub database: DatabaseConfig,
-    /// Redis, when configured.
     pub redis: Option<Redis>,
-    /// `MEMORY_LIMIT`.
     pub memory_limit: Option<u64>,
 }
 
 impl Checker {
-    /// Checks for ever.
     pub async fn run(self) {
         let mut client = None;
         loop {

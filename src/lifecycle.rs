@@ -51,7 +51,6 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// The present phase.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
@@ -89,7 +88,6 @@ impl Lifecycle {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Completes when a background task has ended by itself.
     pub async fn died(&self) {
         self.died.cancelled().await;
     }
@@ -111,15 +109,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From here on the process doesn't die of them.
-    ///
-    /// # Errors
-    /// When the system refuses the handlers.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// The next one.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -146,7 +139,6 @@ pub struct StopPlan {
 }
 
 impl StopPlan {
-    /// Counts from now.
     pub fn from_now(drain_delay: Duration, shutdown_timeout: Duration) -> Self {
         let now = Instant::now();
         Self { drain_until: now + drain_delay, deadline: now + shutdown_timeout }

@@ -26,7 +26,6 @@ use crate::telemetry::observe::{Observer, observe};
 
 /// Longer than balancers keep idle connections, so that it is they who close them.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
 
 /// A service that listens but doesn't run yet, so that its port is known.
@@ -50,9 +49,6 @@ pub enum Outcome {
 
 impl Service {
     /// Binds the ports. Nothing is answered before [`Service::run`].
-    ///
-    /// # Errors
-    /// When a port can't be had.
     pub fn build(app: App) -> anyhow::Result<Self> {
         let http = app.config.http.clone();
         let app = web::Data::new(app);

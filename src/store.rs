@@ -37,14 +37,10 @@ pub struct Store {
     metrics: Metrics,
 }
 
-/// Parameters of a statement.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl Store {
     /// A store that connects when it is first used.
-    ///
-    /// # Errors
-    /// When the pool can't be made from the settings.
     pub fn new(config: &DatabaseConfig, metrics: Metrics) -> anyhow::Result<Self> {
         metrics.pool_max.set(count(config.pool_max));
         Ok(Self { pool: connect::pool(config)?, config: Arc::new(config.clone()), metrics })
@@ -132,9 +128,6 @@ impl Store {
     }
 
     /// A cheap round trip to the database.
-    ///
-    /// # Errors
-    /// When it fails.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.query("ping", "select 1", &[]).await.map(drop)
     }
@@ -209,27 +202,21 @@ impl Store {
         self.metrics.pool_pending.set(count(pool.waiting));
     }
 
-    /// Connections now.
     pub fn status(&self) -> PoolStatus {
         let status = self.pool.status();
         // deadpool counts a connection as available only while nobody has it.
         PoolStatus { size: status.size, idle: status.available.min(status.size), waiting: status.waiting }
     }
 
-    /// Closes all connections.
     pub fn close(&self) {
         self.pool.close();
     }
 }
 
-/// Connections of the pool.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolStatus {
-    /// Open.
     pub size: usize,
-    /// Open and unused.
     pub idle: usize,
-    /// Callers that wait for one.
     pub waiting: usize,
 }
 

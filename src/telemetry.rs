@@ -34,9 +34,7 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Handles to all three signals; cheap to clone.
 #[derive(Clone)]
 pub struct Telemetry {
-    /// The service's own metrics.
     pub metrics: Metrics,
-    /// Log lines.
     pub log: LogWriter,
     level: Arc<Targets>,
     sampler: Option<Sampler>,
@@ -45,9 +43,6 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Starts everything and makes it the process's own.
-    ///
-    /// # Errors
-    /// When the exporter can't be built, or telemetry was started before in this process.
     pub fn start(config: &TelemetryConfig, registry: &mut Registry) -> anyhow::Result<Self> {
         let log = LogWriter::start(config.log_format, std::io::stdout()).context("no thread for the log")?;
         events::log_panics(log.clone());

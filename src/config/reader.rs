@@ -17,7 +17,6 @@ impl Values {
         Self(pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect())
     }
 
-    /// The text of a variable.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -41,7 +40,6 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of these values.
     pub fn new(values: &'a Values) -> Self {
         Self { values, problems: Vec::new() }
     }
@@ -76,16 +74,12 @@ impl<'a> Reader<'a> {
         value.unwrap_or_default()
     }
 
-    /// Records what is wrong with a variable.
     pub fn problem(&mut self, name: &str, what: &str) {
         let example = settings::find(name).map_or("", |setting| setting.example);
         self.problems.push(format!("{name}: {what}; for example {name}={example}"));
     }
 
     /// Fails with everything that was wrong.
-    ///
-    /// # Errors
-    /// When any setting was missing or wrong.
     pub fn finish(self) -> Result<(), ConfigError> {
         if self.problems.is_empty() { Ok(()) } else { Err(ConfigError(self.problems)) }
     }
@@ -112,7 +106,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Anything with `FromStr`.
 pub fn parsed<T: FromStr>(what: &'static str) -> impl Fn(&str) -> Result<T, String> {
     move |text| text.trim().parse().map_err(|_| format!("is not {what}"))
 }

@@ -1,6 +1,5 @@
 //! Every setting of the service, once: `--help`, the checks, `docs/configuration.md` and `.env.example` come from this table.
 
-/// Where a setting may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Environment variable and command-line flag.
@@ -11,7 +10,6 @@ pub enum Source {
     Environment,
 }
 
-/// One setting.
 #[derive(Debug)]
 pub struct Setting {
     /// Name of the environment variable; the flag is the same in lower case with dashes.
@@ -20,18 +18,14 @@ pub struct Setting {
     pub default: &'static str,
     /// A valid value, shown where a value was wrong.
     pub example: &'static str,
-    /// One sentence for people.
     pub help: &'static str,
-    /// Where it may come from.
     pub source: Source,
 }
 
-/// Settings that belong together.
 #[derive(Debug)]
 pub struct Group {
     /// Heading in `--help` and the documentation.
     pub title: &'static str,
-    /// Its settings.
     pub settings: &'static [Setting],
 }
 
@@ -47,7 +41,6 @@ const fn otel(name: &'static str, default: &'static str, example: &'static str, 
     Setting { name, default, example, help, source: Source::Environment }
 }
 
-/// All settings, in the order in which people read them.
 #[rustfmt::skip]
 pub const GROUPS: &[Group] = &[
     Group {

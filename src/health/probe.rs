@@ -13,9 +13,6 @@ use crate::config::reader::{Reader, Values};
 const LIMIT: Duration = Duration::from_millis(2500);
 
 /// Asks for `path` and fails unless the answer is 2xx.
-///
-/// # Errors
-/// When nothing answers in time, or with another status.
 pub fn ask(values: &Values, path: &str) -> anyhow::Result<()> {
     let mut reader = Reader::new(values);
     let http = HttpConfig::read(&mut reader);

@@ -7,14 +7,12 @@ use actix_web::dev::ServiceRequest;
 use actix_web::http::header::{FORWARDED, HeaderMap};
 use ipnet::IpNet;
 
-/// Finds client addresses; cheap to clone.
 #[derive(Clone)]
 pub struct Clients {
     trusted: Arc<[IpNet]>,
 }
 
 impl Clients {
-    /// Believes the forwarding headers of these networks alone.
     pub fn new(trusted: &[IpNet]) -> Self {
         Self { trusted: trusted.into() }
     }

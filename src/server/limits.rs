@@ -23,7 +23,6 @@ use crate::telemetry::context::RequestContext;
 /// Clients remembered at once; beyond that the least active ones start with a full allowance again.
 const CLIENTS: u64 = 100_000;
 
-/// The limits of one process, shared by its workers.
 pub struct Limits {
     lifecycle: Lifecycle,
     in_flight: AtomicUsize,
@@ -35,7 +34,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits as configured.
     pub fn new(config: &HttpConfig, lifecycle: Lifecycle, clients: Clients) -> Self {
         Self {
             lifecycle,
@@ -92,9 +90,6 @@ impl Drop for Place<'_> {
 }
 
 /// Wraps every resource: notes the route and applies the limits of its class.
-///
-/// # Errors
-/// A [`Problem`] when a limit stops the request.
 pub async fn admit<B: MessageBody + 'static>(
     limits: Arc<Limits>,
     resource: &'static Resource,

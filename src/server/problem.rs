@@ -14,7 +14,6 @@ use utoipa::ToSchema;
 
 use crate::telemetry::context::{Hex, RequestContext};
 
-/// Content type of every error.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// A kind of problem: the status, its name in the problem's `type`, and its `title`.
@@ -55,16 +54,13 @@ pub const ALL: [Kind; 14] = [
 /// One invalid field of a body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The field's name.
     pub field: &'static str,
-    /// What is wrong with it.
     pub detail: &'static str,
 }
 
 /// A failed request.
 #[derive(Debug)]
 pub struct Problem {
-    /// What kind of failure.
     pub kind: Kind,
     detail: Cow<'static, str>,
     errors: Box<[FieldError]>,
@@ -73,29 +69,24 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with a sentence for the client.
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), errors: Box::default(), headers: Vec::new(), internal: None }
     }
 
-    /// 404 with this sentence.
     pub fn not_found(detail: &'static str) -> Self {
         Self::new(NOT_FOUND, detail)
     }
 
-    /// 422 with these fields.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         Self { errors: errors.into(), ..Self::new(INVALID, "One or more fields are not valid; see errors.") }
     }
 
-    /// Keeps a text for the log that the client doesn't see.
     #[must_use]
     pub fn because(mut self, internal: impl Display) -> Self {
         self.internal = Some(internal.to_string().into());
         self
     }
 
-    /// Adds a header to the answer.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -116,12 +107,10 @@ impl Problem {
         Self::new(kind, kind.title)
     }
 
-    /// What only the log may know.
     pub fn internal(&self) -> Option<&str> {
         self.internal.as_deref()
     }
 
-    /// The whole answer.
     pub fn render(&self, context: &RequestContext, path: &str) -> HttpResponse {
         let Kind { status, name, title } = self.kind;
         let document = ProblemDocument {

@@ -12,12 +12,9 @@ use super::problem::{self, Kind};
 use crate::api::{cache_values, data, docs, test, users};
 use crate::health::probes;
 
-/// Who may call an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody.
     Open,
-    /// Who has a token.
     Token,
 }
 
@@ -30,26 +27,20 @@ pub enum Class {
     Management,
 }
 
-/// One method of a resource.
 #[derive(Debug)]
 pub struct Operation {
     /// The HTTP method; GET answers HEAD, too.
     pub method: &'static str,
-    /// Who may call it.
     pub access: Access,
     /// How it can fail, beyond what any operation can.
     pub problems: &'static [Kind],
     handler: fn() -> Route,
 }
 
-/// One path.
 #[derive(Debug)]
 pub struct Resource {
-    /// The path's template.
     pub path: &'static str,
-    /// What applies to it.
     pub class: Class,
-    /// Its methods.
     pub operations: &'static [Operation],
 }
 
@@ -116,7 +107,6 @@ pub static RESOURCES: &[Resource] = &[
     management("/metrics", &[open("GET", &[], || web::to(probes::metrics))]),
 ];
 
-/// Mounts the resources of these classes.
 pub fn mount(app: &mut ServiceConfig, classes: &[Class], limits: &Arc<Limits>) {
     for resource in RESOURCES.iter().filter(|resource| classes.contains(&resource.class)) {
         let limits = Arc::clone(limits);

@@ -11,7 +11,6 @@ use crate::config::DatabaseConfig;
 /// A peer that doesn't acknowledge for this long is gone; without it a vanished server holds a write for 15 minutes.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The driver's settings for our connections.
 fn settings(config: &DatabaseConfig) -> tokio_postgres::Config {
     let mut settings = config.url.clone();
     let limit = config.command_timeout.as_millis();
@@ -36,10 +35,6 @@ fn tls() -> MakeRustlsConnect {
     MakeRustlsConnect::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
-/// The pool. Connects when it is first used.
-///
-/// # Errors
-/// Only if the builder lacks a runtime for its timeouts.
 pub(super) fn pool(config: &DatabaseConfig) -> anyhow::Result<Pool> {
     let manager =
         Manager::from_config(settings(config), tls(), ManagerConfig { recycling_method: RecyclingMethod::Fast });
@@ -58,9 +53,6 @@ pub(super) fn pool(config: &DatabaseConfig) -> anyhow::Result<Pool> {
 }
 
 /// One connection outside of the pool, for migrations and health checks; its driver ends with the client.
-///
-/// # Errors
-/// When Postgres can't be reached or refuses.
 pub async fn connect(config: &DatabaseConfig) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = settings(config).connect(tls()).await?;
     tokio::spawn(async move {

@@ -4,7 +4,6 @@ use std::error::Error;
 
 use tokio_postgres::error::SqlState;
 
-/// Why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No connection came free within `DATABASE_ACQUIRE_TIMEOUT`.
@@ -50,7 +49,6 @@ impl StoreError {
     }
 }
 
-/// The remedy for an error of the driver.
 pub(super) fn remedy(error: &tokio_postgres::Error) -> Remedy {
     let Some(state) = error.code() else {
         return if error.is_closed() { Remedy::Reconnect } else { Remedy::Discard };

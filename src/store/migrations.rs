@@ -21,7 +21,6 @@ const CONTRACT: &str = "contract";
 /// How the database's schema stands to this binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Schema {
-    /// They fit.
     Current,
     /// Migrations are missing.
     Behind(Vec<String>),
@@ -30,9 +29,6 @@ pub enum Schema {
 }
 
 /// Applies what is missing; returns the names. Safe when many processes start at once.
-///
-/// # Errors
-/// When the database can't be reached or a migration fails; a failed migration leaves nothing behind.
 pub async fn migrate(config: &DatabaseConfig) -> anyhow::Result<Vec<String>> {
     // refinery takes no lock, and works on a client of its own. The lock belongs to a transaction, since through a
     // pooler such as PgBouncer one that belongs to a session would never be released.
@@ -50,9 +46,6 @@ pub async fn migrate(config: &DatabaseConfig) -> anyhow::Result<Vec<String>> {
 }
 
 /// Compares the database with what this binary brings.
-///
-/// # Errors
-/// When the database can't be asked.
 pub async fn check(client: &Client) -> Result<Schema, tokio_postgres::Error> {
     let applied = match client.query("select version, name from refinery_schema_history", &[]).await {
         Ok(rows) => rows.iter().map(|row| (i64::from(row.get::<_, i32>(0)), row.get(1))).collect(),

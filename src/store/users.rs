@@ -8,17 +8,13 @@ use utoipa::ToSchema;
 
 use super::{Store, StoreError};
 
-/// Reads one user.
 pub const GET: &str = "select id, name, email, version from users where id = $1";
 /// Reads a page by key, so that late pages cost no more than early ones.
 pub const LIST: &str = "select id, name, email, version from users where id > $1 order by id limit $2";
 /// Takes the id of a user to come, so that its cache entry can be blocked before it exists.
 pub const NEXT_ID: &str = "select nextval(pg_get_serial_sequence('users', 'id'))";
-/// Inserts one user.
 pub const INSERT: &str = "insert into users (id, name, email) values ($1, $2, $3) returning id, name, email, version";
-/// Replaces one user.
 pub const UPDATE: &str = "update users set name = $2, email = $3 where id = $1 returning id, name, email, version";
-/// Deletes one user.
 pub const DELETE: &str = "delete from users where id = $1 returning version";
 
 /// A user's number, 1 and up.
@@ -26,7 +22,6 @@ pub const DELETE: &str = "delete from users where id = $1 returning version";
 pub struct UserId(i64);
 
 impl UserId {
-    /// As the database has it.
     pub fn get(self) -> i64 {
         self.0
     }
@@ -47,10 +42,6 @@ impl FromStr for UserId {
 pub struct UserName(String);
 
 impl UserName {
-    /// Checks a name.
-    ///
-    /// # Errors
-    /// Says what is wrong, in words for the client.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let name = text.trim();
         if name.is_empty() {
@@ -64,7 +55,6 @@ impl UserName {
         }
     }
 
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -75,10 +65,6 @@ impl UserName {
 pub struct Email(String);
 
 impl Email {
-    /// Checks an address.
-    ///
-    /// # Errors
-    /// Says what is wrong, in words for the client.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let address = text.trim();
         let (local, domain) = address.rsplit_once('@').ok_or("must be an e-mail address")?;
@@ -96,7 +82,6 @@ impl Email {
         }
     }
 
-    /// The address.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -105,13 +90,10 @@ impl Email {
 /// A user to be written.
 #[derive(Clone, Debug)]
 pub struct NewUser {
-    /// Their name.
     pub name: UserName,
-    /// Their address, unique without regard to case.
     pub email: Email,
 }
 
-/// A user as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct User {
     /// Their number.
@@ -136,28 +118,16 @@ impl From<&Row> for User {
 }
 
 impl Store {
-    /// One user, if there is one of this number.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         let rows = self.query("user", GET, &[&id.get()]).await?;
         Ok(rows.first().map(User::from))
     }
 
-    /// Up to `limit` users with numbers above `after`.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn users(&self, after: i64, limit: i64) -> Result<Vec<User>, StoreError> {
         let rows = self.query("users", LIST, &[&after, &limit]).await?;
         Ok(rows.iter().map(User::from).collect())
     }
 
-    /// The number of a user to come.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn next_user_id(&self) -> Result<UserId, StoreError> {
         let rows = self.query("next_user_id", NEXT_ID, &[]).await?;
         rows.first()
@@ -165,10 +135,6 @@ impl Store {
             .ok_or_else(|| StoreError::Other("a sequence without a value".to_owned()))
     }
 
-    /// Inserts a user.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when the address is taken.
     pub async fn insert_user(&self, id: UserId, user: &NewUser) -> Result<User, StoreError> {
         self.transaction("insert_user", INSERT, |tx| {
             let (name, email) = (user.name.as_str().to_owned(), user.email.as_str().to_owned());
@@ -181,9 +147,6 @@ impl Store {
     }
 
     /// Replaces a user; `None` when there is none of this number.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when the address is taken.
     pub async fn update_user(&self, id: UserId, user: &NewUser) -> Result<Option<User>, StoreError> {
         self.transaction("update_user", UPDATE, |tx| {
             let (name, email) = (user.name.as_str().to_owned(), user.email.as_str().to_owned());
@@ -197,9 +160,6 @@ impl Store {
     }
 
     /// Deletes a user; returns its last version, `None` when there was none of this number.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn delete_user(&self, id: UserId) -> Result<Option<i64>, StoreError> {
         self.transaction("delete_user", DELETE, |tx| {
             Box::pin(async move {

@@ -16,15 +16,12 @@ tokio::task_local! {
 /// Ids and facts of one request, known to everything that runs for it.
 #[derive(Debug)]
 pub struct RequestContext {
-    /// W3C trace id.
     pub trace_id: u128,
     /// Id of the root span; drawn also when nothing is recorded, so that log lines can be told apart.
     pub span_id: u64,
     /// The caller's `X-Request-Id` when it is well formed, else a drawn one.
     pub request_id: String,
-    /// Spans are recorded for this request.
     pub sampled: bool,
-    /// The template of the route, once it is known.
     pub route: OnceLock<&'static str>,
     /// What the cache said, once it was asked.
     pub cache: OnceLock<&'static str>,

@@ -6,7 +6,6 @@ use std::time::Instant;
 const SECONDS: u64 = 60;
 const SLOTS: usize = 60;
 
-/// Counts answers by second.
 #[derive(Debug)]
 pub struct ErrorRate {
     start: Instant,
@@ -28,7 +27,6 @@ impl Default for ErrorRate {
 }
 
 impl ErrorRate {
-    /// Counts an answer.
     pub fn record(&self, is_error: bool) {
         self.record_at(self.start.elapsed().as_secs() + SECONDS, is_error);
     }

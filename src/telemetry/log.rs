@@ -16,7 +16,6 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// How long a line may wait for company, so that load costs one system call for many lines.
 const BATCH: Duration = Duration::from_millis(5);
 
-/// Where lines go.
 #[derive(Clone)]
 pub struct LogWriter {
     shared: Arc<Shared>,
@@ -38,10 +37,6 @@ struct State {
 }
 
 impl LogWriter {
-    /// Starts the thread that writes to `out`.
-    ///
-    /// # Errors
-    /// When the system refuses a thread.
     pub fn start(format: LogFormat, out: impl Write + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let drained = Arc::clone(&shared);
@@ -49,7 +44,6 @@ impl LogWriter {
         Ok(Self { shared, format })
     }
 
-    /// Begins a line.
     pub fn line(&self, level: tracing::Level, target: &str, message: &str) -> Line {
         Line::new(self.format, level, target, message)
     }
@@ -145,7 +139,6 @@ impl Line {
         line
     }
 
-    /// Adds a text.
     pub fn text(&mut self, key: &str, value: &str) {
         self.key(key);
         match self.format {

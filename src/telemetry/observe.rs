@@ -53,7 +53,6 @@ struct Handles {
 }
 
 impl Observer {
-    /// An observer for one worker.
     pub fn new(telemetry: Telemetry, lifecycle: Lifecycle, clients: Clients) -> Self {
         Self { telemetry, lifecycle, clients, handles: RefCell::default() }
     }
@@ -77,10 +76,6 @@ impl Observer {
     }
 }
 
-/// Observes one request.
-///
-/// # Errors
-/// Carries a finished answer where the framework has taken the request away.
 pub async fn observe<B: MessageBody + 'static>(
     observer: Rc<Observer>,
     request: ServiceRequest,

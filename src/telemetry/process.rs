@@ -6,17 +6,11 @@ use std::time::Duration;
 /// The kernel counts in these units whatever the processor does (`USER_HZ`, fixed for user space on Linux).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// One reading.
 pub struct Process {
-    /// User and system time.
     pub cpu: Duration,
-    /// Resident memory.
     pub resident_bytes: i64,
-    /// Open file descriptors.
     pub open_fds: i64,
-    /// File descriptors at most.
     pub max_fds: i64,
-    /// Threads.
     pub threads: i64,
     /// Start, since the epoch.
     pub start_time: Duration,
@@ -42,7 +36,6 @@ pub fn read() -> Option<Process> {
     })
 }
 
-/// Resident memory of this process.
 pub fn resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?;

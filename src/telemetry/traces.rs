@@ -31,9 +31,6 @@ thread_local! {
 }
 
 /// The SDK's provider for this collector. gRPC needs a tokio runtime around the call.
-///
-/// # Errors
-/// When the exporter can't be built from the settings.
 pub fn provider(config: &TelemetryConfig, export: &ExportConfig, instance: &str) -> anyhow::Result<SdkTracerProvider> {
     let exporter = exporter(export).context("the OTLP exporter can't be built")?;
     let attributes = config.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
