@@ -21,23 +21,16 @@ const REDIS_WAIT: Duration = Duration::from_secs(2);
 /// How often the pool is looked after.
 const POOL_PERIOD: Duration = Duration::from_secs(1);
 
-/// State of the service; one per process.
+/// Everything that handlers reach; one per process.
 pub struct App {
-    /// As read at start.
     pub config: Config,
-    /// The database.
     pub store: Store,
-    /// The tiers.
     pub cache: TieredCache,
-    /// How each kind of thing is cached.
     pub policies: Policies,
     /// Redis for plain values, when configured.
     pub redis: Option<Redis>,
-    /// The latest checks.
     pub health: Health,
-    /// Phase and background tasks.
     pub lifecycle: Lifecycle,
-    /// Logs, metrics, spans.
     pub telemetry: Telemetry,
     /// What `/metrics` shows.
     pub registry: Registry,
@@ -45,9 +38,7 @@ pub struct App {
 
 /// How each kind of thing is cached.
 pub struct Policies {
-    /// Users.
     pub user: Policy,
-    /// Computed data.
     pub data: Policy,
 }
 
@@ -70,16 +61,13 @@ impl App {
     pub fn assemble(config: Config, telemetry: Telemetry, mut registry: Registry) -> anyhow::Result<Self> {
         let runtime = Handle::current();
         let cache = &config.cache;
-        let redis = cache.redis_url.as_ref().map(|url| {
-            let settings = RedisConfig {
-                url: url.clone(),
-                connections: cache.redis_connections.min(config.http.workers),
-                connect_timeout: cache.redis_connect_timeout,
-                timeout: cache.redis_timeout,
-            };
-            Redis::new(settings, runtime.clone())
+        let redis = cache.redis_url.clone().map(|url| RedisConfig {
+            url,
+            connections: cache.redis_connections.min(config.http.workers),
+            connect_timeout: cache.redis_connect_timeout,
+            timeout: cache.redis_timeout,
         });
-        let redis = redis.transpose().context("Redis")?;
+        let redis = redis.map(|redis| Redis::new(redis, runtime.clone())).transpose().context("Redis")?;
         let mut tiers =
             TieredCache::builder().runtime(runtime).l1(cache.l1_max_bytes).namespace(env!("CARGO_PKG_NAME"));
         if let Some(redis) = &redis {
@@ -128,14 +116,12 @@ impl App {
                 Ok(Schema::Behind(missing)) => {
                     let missing = missing.join(", ");
                     let run = concat!("run `", env!("CARGO_PKG_NAME"), " migrate` first, or set MIGRATE_ON_START=true");
-                    return Err(Refused(format!(
-                        "The database's schema is behind this version (missing: {missing}): {run}."
-                    )));
+                    let why = format!("The database's schema is behind this version (missing: {missing}): {run}.");
+                    return Err(Refused(why));
                 }
                 Ok(Schema::TooNew(name)) => {
-                    return Err(Refused(format!(
-                        "The database's schema has lost what this version needs ({name}): run a later version."
-                    )));
+                    let lost = "The database's schema has lost what this version needs";
+                    return Err(Refused(format!("{lost} ({name}): run a later version.")));
                 }
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "waiting for the database"),
             }
@@ -155,14 +141,14 @@ impl App {
 
     async fn wait_for_redis(&self) {
         let Some(redis) = &self.redis else { return };
-        let until = Instant::now() + REDIS_WAIT;
-        while Instant::now() < until {
-            if redis.ping(REDIS_WAIT).await.is_ok() {
-                return;
+        let answers = async {
+            while redis.ping(REDIS_WAIT).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        if tokio::time::timeout(REDIS_WAIT, answers).await.is_err() {
+            tracing::warn!("Redis does not answer; starting without it");
         }
-        tracing::warn!("Redis does not answer; starting without it");
     }
 
     /// Ends background work, cache and pool, in this order, by `deadline`.

@@ -28,25 +28,25 @@ pub struct Limits {
     in_flight: AtomicUsize,
     max_in_flight: usize,
     rate: Option<Rate>,
-    clients: Clients,
+    pub clients: Clients,
     tokens: Vec<String>,
     timeout: Duration,
 }
 
 impl Limits {
-    pub fn new(config: &HttpConfig, lifecycle: Lifecycle, clients: Clients) -> Self {
+    pub fn new(config: &HttpConfig, lifecycle: Lifecycle) -> Self {
         Self {
             lifecycle,
             in_flight: AtomicUsize::new(0),
             max_in_flight: config.max_in_flight,
             rate: config.rate_limit.map(Rate::new),
-            clients,
+            clients: Clients::new(&config.trusted_proxies),
             tokens: config.tokens.clone(),
             timeout: config.request_timeout,
         }
     }
 
-    /// Requests at once; the guard gives the place back.
+    /// The guard gives the place back.
     fn enter(&self) -> Result<Place<'_>, Problem> {
         let place = Place(&self.in_flight);
         if self.in_flight.fetch_add(1, Ordering::Relaxed) < self.max_in_flight {
