@@ -41,8 +41,11 @@ impl Lifecycle {
 
     /// Moves on; going back is not possible, so that a late "ready" can't undo a stop.
     pub fn advance(&self, to: Phase) {
-        let forward = |phase: &mut Phase| to > std::mem::replace(phase, to.max(*phase));
-        if self.phase.send_if_modified(forward) {
+        let moved = self.phase.send_if_modified(|phase| {
+            let before = std::mem::replace(phase, to.max(*phase));
+            *phase != before
+        });
+        if moved {
             tracing::info!(phase = ?to, "lifecycle");
         }
     }

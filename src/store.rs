@@ -11,11 +11,12 @@ pub mod users;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Object, Pool, PoolError, Transaction};
+use deadpool_postgres::{Object, Pool, PoolError, Status, Transaction};
 use futures_util::future::BoxFuture;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Error, Row};
 use tracing::Instrument;
 
 use self::error::{Remedy, StoreError, remedy};
@@ -37,7 +38,8 @@ pub struct Store {
     metrics: Metrics,
 }
 
-pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+type Outcome<T> = Result<Result<T, Error>, Elapsed>;
 
 impl Store {
     /// A store that connects when it is first used.
@@ -48,32 +50,19 @@ impl Store {
 
     /// Runs one statement that reads.
     async fn query(&self, name: &'static str, sql: &'static str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
-        let work = async |connection: &mut Object| {
-            let statement = connection.prepare_cached(sql).await?;
-            connection.query(&statement, params).await
-        };
         self.observed(name, sql, async {
-            let mut reconnected = false;
+            let mut attempt = 0;
             loop {
+                attempt += 1;
                 let mut connection = self.acquire().await?;
-                match self.bounded(work(&mut connection)).await {
-                    Ok(rows) => return Ok(rows),
-                    Err(Failure::Timeout) => {
-                        discard(connection);
-                        return Err(StoreError::Timeout);
-                    }
-                    // A read can be repeated whatever happened to it.
-                    Err(Failure::Driver(error)) => match remedy(&error) {
-                        Remedy::Reconnect | Remedy::Discard if !reconnected => {
-                            discard(connection);
-                            reconnected = true;
-                        }
-                        Remedy::Fail | Remedy::Retry => return Err((&error).into()),
-                        Remedy::Reconnect | Remedy::Discard => {
-                            discard(connection);
-                            return Err((&error).into());
-                        }
-                    },
+                let work = async {
+                    let statement = connection.prepare_cached(sql).await?;
+                    connection.query(&statement, params).await
+                };
+                let outcome = self.bounded(work).await;
+                // A read can be repeated whatever happened to it.
+                if let Some(rows) = settle(connection, outcome, attempt, |_| true)? {
+                    return Ok(rows);
                 }
             }
         })
@@ -85,43 +74,27 @@ impl Store {
         &self,
         name: &'static str,
         sql: &'static str,
-        work: impl for<'t> Fn(&'t Transaction<'t>) -> BoxFuture<'t, Result<T, tokio_postgres::Error>> + Send + Sync,
+        work: impl for<'t> Fn(&'t Transaction<'t>) -> BoxFuture<'t, Result<T, Error>> + Send + Sync,
     ) -> Result<T, StoreError> {
         self.observed(name, sql, async {
-            let mut attempt = 1;
+            let mut attempt = 0;
             loop {
+                attempt += 1;
                 let mut connection = self.acquire().await?;
                 let mut committing = false;
-                let outcome = self
-                    .bounded(async {
-                        let transaction = connection.transaction().await?;
-                        let value = work(&transaction).await?;
-                        committing = true;
-                        transaction.commit().await?;
-                        Ok(value)
-                    })
-                    .await;
-                let error = match outcome {
-                    Ok(value) => return Ok(value),
-                    Err(Failure::Timeout) => {
-                        discard(connection);
-                        return Err(StoreError::Timeout);
-                    }
-                    Err(Failure::Driver(error)) => error,
+                let whole = async {
+                    let transaction = connection.transaction().await?;
+                    let value = work(&transaction).await?;
+                    committing = true;
+                    transaction.commit().await?;
+                    Ok(value)
                 };
-                let again = match remedy(&error) {
-                    Remedy::Retry => attempt < ATTEMPTS,
-                    // Once COMMIT was sent, only an answer tells what it did.
-                    Remedy::Reconnect => attempt == 1 && (!committing || error.code().is_some()),
-                    Remedy::Discard | Remedy::Fail => false,
-                };
-                if matches!(remedy(&error), Remedy::Reconnect | Remedy::Discard) {
-                    discard(connection);
+                let outcome = self.bounded(whole).await;
+                // Once COMMIT was sent, only an answer tells what it did.
+                let harmless = |error: &Error| error.code().is_some() || (!committing && error.is_closed());
+                if let Some(value) = settle(connection, outcome, attempt, harmless)? {
+                    return Ok(value);
                 }
-                if !again {
-                    return Err((&error).into());
-                }
-                attempt += 1;
             }
         })
         .await
@@ -147,11 +120,8 @@ impl Store {
         })
     }
 
-    async fn bounded<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Failure> {
-        match timeout(self.config.command_timeout + GRACE, work).await {
-            Ok(result) => result.map_err(Failure::Driver),
-            Err(_) => Err(Failure::Timeout),
-        }
+    async fn bounded<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Outcome<T> {
+        timeout(self.config.command_timeout + GRACE, work).await
     }
 
     async fn observed<T>(
@@ -195,17 +165,14 @@ impl Store {
             let _ = futures_util::future::join_all(wanted).await;
         }
         let pool = self.status();
-        let idle = PoolLabels { state: "idle" };
-        let used = PoolLabels { state: "used" };
-        self.metrics.pool_connections.get_or_create(&idle).set(count(pool.idle));
-        self.metrics.pool_connections.get_or_create(&used).set(count(pool.size.saturating_sub(pool.idle)));
+        for (state, connections) in [("idle", pool.available), ("used", pool.size.saturating_sub(pool.available))] {
+            self.metrics.pool_connections.get_or_create(&PoolLabels { state }).set(count(connections));
+        }
         self.metrics.pool_pending.set(count(pool.waiting));
     }
 
-    pub fn status(&self) -> PoolStatus {
-        let status = self.pool.status();
-        // deadpool counts a connection as available only while nobody has it.
-        PoolStatus { size: status.size, idle: status.available.min(status.size), waiting: status.waiting }
+    pub fn status(&self) -> Status {
+        self.pool.status()
     }
 
     pub fn close(&self) {
@@ -213,19 +180,29 @@ impl Store {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-pub struct PoolStatus {
-    pub size: usize,
-    pub idle: usize,
-    pub waiting: usize,
-}
-
-enum Failure {
-    Timeout,
-    Driver(tokio_postgres::Error),
-}
-
-/// Takes a connection out of the pool for good; its state isn't known.
-fn discard(connection: Object) {
-    drop(Object::take(connection));
+/// What follows an attempt: its value, its error, or `None` for once more. A lost race is tried again, a lost
+/// connection only once and when that does no harm; a connection whose state isn't known leaves the pool for good.
+fn settle<T>(
+    connection: Object,
+    outcome: Outcome<T>,
+    attempt: u32,
+    harmless: impl Fn(&Error) -> bool,
+) -> Result<Option<T>, StoreError> {
+    let error = match outcome {
+        Ok(Ok(value)) => return Ok(Some(value)),
+        Ok(Err(error)) => error,
+        Err(_) => {
+            drop(Object::take(connection));
+            return Err(StoreError::Timeout);
+        }
+    };
+    let again = match remedy(&error) {
+        Remedy::Fail => false,
+        Remedy::Retry => attempt < ATTEMPTS,
+        Remedy::Reconnect => {
+            drop(Object::take(connection));
+            attempt == 1 && harmless(&error)
+        }
+    };
+    if again { Ok(None) } else { Err((&error).into()) }
 }

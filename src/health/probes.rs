@@ -91,7 +91,7 @@ fn document(app: &App, report: &Report, health: &Health) -> HealthDocument {
         version: crate::VERSION,
         services: Services { database: report.database.text(), redis: report.redis.text() },
         pools: Pools {
-            postgres: PostgresPool { status: report.database.text(), pool_size: pool.size, free_size: pool.idle },
+            postgres: PostgresPool { status: report.database.text(), pool_size: pool.size, free_size: pool.available },
             redis: RedisPool {
                 status: report.redis.text(),
                 connections: app.redis.as_ref().map_or(0, tiered_cache::Redis::connections),

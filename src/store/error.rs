@@ -30,10 +30,8 @@ pub(super) enum Remedy {
     Fail,
     /// The transaction lost a race; try it again on the same connection.
     Retry,
-    /// The connection is of no use any more, and the statement had no effect: once more on another.
+    /// The connection is of no use any more; once more on another, if that does no harm.
     Reconnect,
-    /// The connection is of no use any more, and nobody knows what the statement did.
-    Discard,
 }
 
 impl StoreError {
@@ -50,9 +48,7 @@ impl StoreError {
 }
 
 pub(super) fn remedy(error: &tokio_postgres::Error) -> Remedy {
-    let Some(state) = error.code() else {
-        return if error.is_closed() { Remedy::Reconnect } else { Remedy::Discard };
-    };
+    let Some(state) = error.code() else { return Remedy::Reconnect };
     match state {
         &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Remedy::Retry,
         // A standby after a failover, or a server that shuts down or starts: neither has done anything.
@@ -61,11 +57,7 @@ pub(super) fn remedy(error: &tokio_postgres::Error) -> Remedy {
         | &SqlState::CRASH_SHUTDOWN
         | &SqlState::CANNOT_CONNECT_NOW => Remedy::Reconnect,
         // "cached plan must not change result type": a migration changed a table under a prepared statement.
-        &SqlState::FEATURE_NOT_SUPPORTED
-            if error.to_string().contains("cached plan") || message(error).contains("cached plan") =>
-        {
-            Remedy::Reconnect
-        }
+        &SqlState::FEATURE_NOT_SUPPORTED if message(error).contains("cached plan") => Remedy::Reconnect,
         _ => Remedy::Fail,
     }
 }
@@ -79,9 +71,8 @@ impl From<&tokio_postgres::Error> for StoreError {
                 Self::Conflict(constraint.unwrap_or_default().to_owned())
             }
             Some(&SqlState::QUERY_CANCELED) => Self::Timeout,
-            Some(state)
-                if state.code().starts_with("57P") || state.code().starts_with("08") || state.code() == "53300" =>
-            {
+            // The server stops or starts, the connection broke, or there are too many.
+            Some(state) if ["57P", "08", "53300"].iter().any(|class| state.code().starts_with(class)) => {
                 Self::Unreachable(chain(error))
             }
             Some(_) => Self::Other(chain(error)),
