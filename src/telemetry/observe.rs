@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
@@ -24,7 +24,7 @@ use super::metrics::{self, DurationLabels, Durations, ErrorLabels, RequestLabels
 use super::{Telemetry, traces};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::server::client::Clients;
-use crate::server::problem::{self, Kind, Problem};
+use crate::server::problem::{Kind, Problem};
 
 /// Route label of requests that no route matched.
 pub const UNMATCHED: &str = "unmatched";
@@ -147,7 +147,7 @@ impl<'a> Flight<'a> {
 
     fn finish(&mut self, answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         let status = answer.status();
-        let (mut answer, internal) = if status.as_u16() >= 400 && !is_problem(answer.response()) {
+        let (mut answer, internal) = if status.as_u16() >= 400 && lacks_body(answer.response()) {
             let error = answer.response().error().and_then(|error| error.as_error::<Problem>());
             let (mut rendered, internal) = match error {
                 Some(problem) => (self.render(problem), problem.internal().map(str::to_owned)),
@@ -239,7 +239,8 @@ impl<'a> Flight<'a> {
     }
 
     fn log(&self, method: &str, route: &str, status: u16, millis: f64, internal: Option<&str>) {
-        let level = if status >= 500 { Level::ERROR } else { Level::INFO };
+        // A probe's 503 is an answer, not a failure; what it tells has a line of its own.
+        let level = if status >= 500 && !is_probe(&self.path) { Level::ERROR } else { Level::INFO };
         let quiet_probe = is_probe(&self.path) && status < 400;
         if quiet_probe || !self.observer.telemetry.logs("access", level) {
             return;
@@ -279,8 +280,9 @@ fn is_probe(path: &str) -> bool {
     path.starts_with("/health") || path == "/metrics"
 }
 
-fn is_problem(answer: &HttpResponse<BoxBody>) -> bool {
-    answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes() == problem::CONTENT_TYPE.as_bytes())
+/// Errors come without a body or with the framework's own; what a handler wrote, such as a 503 of `/health`, is kept.
+fn lacks_body(answer: &HttpResponse<BoxBody>) -> bool {
+    answer.error().is_some() || matches!(answer.body().size(), BodySize::None | BodySize::Sized(0))
 }
 
 /// Anybody can invent methods; only known ones become labels.
