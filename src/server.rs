@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::client::Clients;
 use self::limits::Limits;
+use self::problem::Problem;
 use self::routes::Class;
 use crate::app::{App, Refused};
 use crate::config::HttpConfig;
@@ -158,7 +159,9 @@ fn listen(
             .app_data(page.clone())
             .app_data(web::PayloadConfig::new(body_limit))
             .configure(|config| routes::mount(config, classes, &limits))
-            .default_service(web::to(async || HttpResponse::NotFound().finish()))
+            .default_service(web::to(async || -> Result<HttpResponse, Problem> {
+                Err(Problem::not_found("There is nothing at this path."))
+            }))
             .wrap(from_fn(move |request, next| observe(Rc::clone(&observer), request, next)))
     })
     .workers(workers)
