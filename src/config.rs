@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use self::reader::{ConfigError, Reader, Values, duration, list, parsed, size};
 
@@ -262,7 +262,7 @@ impl ProcessConfig {
 impl TelemetryConfig {
     fn read(r: &mut Reader<'_>) -> Self {
         Self {
-            log_level: r.setting("LOG_LEVEL", parsed("a level or a list of target=level")),
+            log_level: r.setting("LOG_LEVEL", log_level),
             log_format: r.setting("LOG_FORMAT", |text| match text {
                 "json" => Ok(LogFormat::Json),
                 "pretty" => Ok(LogFormat::Pretty),
@@ -316,6 +316,13 @@ impl Sampler {
         });
         Self { parent_based, ratio }
     }
+}
+
+/// At `info`, actix-server would say at each start and stop what our own lines say, too.
+fn log_level(text: &str) -> Result<Targets, String> {
+    let levels: Targets = parsed("a level or a list of target=level")(text)?;
+    let plain = levels.default_level() == Some(LevelFilter::INFO) && !text.contains("actix_server");
+    Ok(if plain { levels.with_target("actix_server", LevelFilter::WARN) } else { levels })
 }
 
 fn positive(text: &str) -> Result<usize, String> {
