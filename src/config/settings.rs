@@ -73,7 +73,7 @@ pub const GROUPS: &[Group] = &[
             ),
             secret(
                 "API_TOKEN",
-                "4f3c…,9a1b…",
+                "token-of-one,token-of-another",
                 "Bearer tokens that may write, separated by commas; unset: writes are refused.",
             ),
         ],
@@ -168,11 +168,10 @@ pub const GROUPS: &[Group] = &[
                 "http/protobuf or grpc; OTEL_EXPORTER_OTLP_TRACES_PROTOCOL wins.",
             ),
             otel("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "", "grpc", "Protocol for traces alone."),
-            otel(
+            secret(
                 "OTEL_EXPORTER_OTLP_HEADERS",
-                "",
                 "authorization=Bearer%20x",
-                "Headers for the collector, key=value with commas. Secret.",
+                "Headers for the collector, key=value with commas.",
             ),
             otel("OTEL_EXPORTER_OTLP_TIMEOUT", "10000", "5000", "Milliseconds for one export."),
             otel(
