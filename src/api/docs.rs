@@ -60,8 +60,18 @@ impl Modify for Problems {
     }
 }
 
+/// A route's template as OpenAPI writes it: `{file}` where the router has `{file:.*}`.
+pub fn documented_path(route: &str) -> String {
+    match route.split_once(':') {
+        Some((before, pattern)) => {
+            format!("{before}{}", pattern.find('}').and_then(|at| pattern.get(at..)).unwrap_or_default())
+        }
+        None => route.to_owned(),
+    }
+}
+
 fn find<'a>(api: &'a mut OpenApi, path: &str, method: &str) -> Option<&'a mut Documented> {
-    let item = api.paths.paths.get_mut(path)?;
+    let item = api.paths.paths.get_mut(&documented_path(path))?;
     match method {
         "GET" => item.get.as_mut(),
         "POST" => item.post.as_mut(),

@@ -143,3 +143,58 @@ fn method_not_allowed(resource: &Resource) -> HttpResponse {
     });
     HttpResponse::MethodNotAllowed().insert_header((ALLOW, methods.collect::<Vec<_>>().join(", "))).finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Method, path and whether a token is needed.
+    type Listed = BTreeSet<(String, String, bool)>;
+
+    fn routed() -> Listed {
+        let operations = RESOURCES
+            .iter()
+            .flat_map(|resource| resource.operations.iter().map(move |operation| (resource, operation)));
+        operations
+            .map(|(resource, operation)| {
+                let token = operation.access == Access::Token;
+                (operation.method.to_owned(), docs::documented_path(resource.path), token)
+            })
+            .collect()
+    }
+
+    fn documented() -> Listed {
+        let document: serde_json::Value = serde_json::from_str(&docs::document()).unwrap();
+        let paths = document["paths"].as_object().unwrap().iter();
+        let operations = paths.flat_map(|(path, item)| {
+            item.as_object().unwrap().iter().map(move |(method, operation)| (path, method, operation))
+        });
+        operations
+            .map(|(path, method, operation)| {
+                let token = operation["security"].as_array().is_some_and(|list| !list.is_empty());
+                (method.to_uppercase(), path.clone(), token)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_route_is_documented_with_its_access_and_nothing_else_is() {
+        assert_eq!(routed(), documented());
+    }
+
+    #[test]
+    fn every_problem_of_a_route_is_documented() {
+        let document: serde_json::Value = serde_json::from_str(&docs::document()).unwrap();
+        for resource in RESOURCES {
+            let item = &document["paths"][docs::documented_path(resource.path)];
+            for operation in resource.operations {
+                for kind in operation.problems {
+                    let (status, ..) = kind.describe();
+                    let response = &item[operation.method.to_lowercase()]["responses"][status.as_str()];
+                    assert!(response.is_object(), "{} {} has no {status}", operation.method, resource.path);
+                }
+            }
+        }
+    }
+}
