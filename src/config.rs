@@ -2,7 +2,8 @@
 //!
 //! Fields are named after their settings; meanings, units and defaults stand in [`settings`].
 
-pub mod docs;
+#[cfg(test)]
+mod docs;
 pub mod reader;
 pub mod settings;
 
@@ -11,7 +12,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use self::reader::{ConfigError, Reader, Values, duration, list, parsed, size};
 
@@ -200,7 +201,7 @@ impl ProcessConfig {
 impl TelemetryConfig {
     fn read(r: &mut Reader<'_>) -> Self {
         Self {
-            log_level: r.setting("LOG_LEVEL", parsed("a level or a list of target=level")),
+            log_level: r.setting("LOG_LEVEL", log_level),
             log_format: r.setting("LOG_FORMAT", |text| match text {
                 "json" => Ok(LogFormat::Json),
                 "pretty" => Ok(LogFormat::Pretty),
@@ -254,6 +255,13 @@ impl Sampler {
         });
         Self { parent_based, ratio }
     }
+}
+
+/// At `info`, actix-server would say at each start and stop what our own lines say, too.
+fn log_level(text: &str) -> Result<Targets, String> {
+    let levels: Targets = parsed("a level or a list of target=level")(text)?;
+    let plain = levels.default_level() == Some(LevelFilter::INFO) && !text.contains("actix_server");
+    Ok(if plain { levels.with_target("actix_server", LevelFilter::WARN) } else { levels })
 }
 
 fn positive(text: &str) -> Result<usize, String> {

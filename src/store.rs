@@ -54,7 +54,7 @@ impl Store {
             let mut attempt = 0;
             loop {
                 attempt += 1;
-                let mut connection = self.acquire().await?;
+                let connection = self.acquire().await?;
                 let work = async {
                     let statement = connection.prepare_cached(sql).await?;
                     connection.query(&statement, params).await

@@ -60,8 +60,13 @@ impl Modify for Problems {
     }
 }
 
+/// A route's template as OpenAPI writes it: `{file}` where the router has `{file:.*}`.
+pub fn documented_path(route: &str) -> String {
+    route.replace(":.*", "")
+}
+
 fn find<'a>(api: &'a mut OpenApi, path: &str, method: &str) -> Option<&'a mut Documented> {
-    let item = api.paths.paths.get_mut(path)?;
+    let item = api.paths.paths.get_mut(&documented_path(path))?;
     match method {
         "GET" => item.get.as_mut(),
         "POST" => item.post.as_mut(),
@@ -71,20 +76,11 @@ fn find<'a>(api: &'a mut OpenApi, path: &str, method: &str) -> Option<&'a mut Do
 }
 
 fn add(documented: &mut Documented, operation: &Operation, class: Class) {
-    let any: &[Kind] = match (class, operation.access) {
-        (Class::Management, _) => &[],
-        (Class::Public, Access::Open) => &[problem::TOO_MANY, problem::INTERNAL, problem::OVERLOADED, problem::TIMEOUT],
-        (Class::Public, Access::Token) => &[
-            problem::UNAUTHORIZED,
-            problem::WRITES_DISABLED,
-            problem::TOO_MANY,
-            problem::INTERNAL,
-            problem::OVERLOADED,
-            problem::TIMEOUT,
-        ],
-    };
-    for kind in operation.problems.iter().chain(any) {
-        let Kind { status, name, .. } = kind;
+    const LIMITS: &[Kind] = &[problem::TOO_MANY, problem::INTERNAL, problem::OVERLOADED, problem::TIMEOUT];
+    const TOKEN: &[Kind] = &[problem::UNAUTHORIZED, problem::WRITES_DISABLED];
+    let limits = if class == Class::Public { LIMITS } else { &[] };
+    let token = if operation.access == Access::Token { TOKEN } else { &[] };
+    for Kind { status, name, .. } in operation.problems.iter().chain(token).chain(limits) {
         let reference = RefOr::Ref(Ref::from_response_name(*name));
         documented.responses.responses.entry(status.as_str().to_owned()).or_insert(reference);
     }

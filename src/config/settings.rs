@@ -55,7 +55,7 @@ pub const GROUPS: &[Group] = &[
             flag("BODY_LIMIT", "64KiB", "64KiB", "Largest request body; then 413."),
             flag("MAX_IN_FLIGHT", "1024", "1024", "Requests at once; then 503 with Retry-After."),
             flag("RATE_LIMIT", "", "100/s", "Requests per client and second (/s) or minute (/m); then 429. Unset: no limit."),
-            secret("API_TOKEN", "4f3c…,9a1b…", "Bearer tokens that may write, separated by commas; unset: writes are refused."),
+            secret("API_TOKEN", "token-of-one,token-of-another", "Bearer tokens that may write, separated by commas; unset: writes are refused."),
         ],
     },
     Group {
@@ -105,7 +105,7 @@ pub const GROUPS: &[Group] = &[
             otel("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", "http://jaeger:4318/v1/traces", "Collector for traces, taken as it is; wins over the one above."),
             otel("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "grpc", "http/protobuf or grpc; OTEL_EXPORTER_OTLP_TRACES_PROTOCOL wins."),
             otel("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "", "grpc", "Protocol for traces alone."),
-            otel("OTEL_EXPORTER_OTLP_HEADERS", "", "authorization=Bearer%20x", "Headers for the collector, key=value with commas. Secret."),
+            secret("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x", "Headers for the collector, key=value with commas."),
             otel("OTEL_EXPORTER_OTLP_TIMEOUT", "10000", "5000", "Milliseconds for one export."),
             otel("OTEL_TRACES_SAMPLER", "parentbased_always_on", "parentbased_traceidratio", "always_on, always_off, traceidratio, or parentbased_ before one of these."),
             otel("OTEL_TRACES_SAMPLER_ARG", "1.0", "0.1", "Share for the traceidratio samplers, 0 to 1."),

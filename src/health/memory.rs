@@ -27,7 +27,8 @@ impl Memory {
             return Self { used: process::resident_bytes(), limit: configured };
         }
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        Self::of_cgroup(Path::new("/sys/fs/cgroup"), &groups, host_bytes())
+        let host = process::number("/proc/meminfo", "MemTotal:").map(|kib| kib * 1024);
+        Self::of_cgroup(Path::new("/sys/fs/cgroup"), &groups, host)
     }
 
     /// The cgroup's working set and limit, by version 2 or else 1.
@@ -74,12 +75,6 @@ fn read(places: &[PathBuf], usage: &str, cache: &str, limit: &str) -> Option<Mem
         let cache: u64 = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse().ok())?;
         Some(Memory { used: Some(used.saturating_sub(cache)), limit: number(place.join(limit)) })
     })
-}
-
-fn host_bytes() -> Option<u64> {
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let kib = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?;
-    kib.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(test)]

@@ -141,7 +141,6 @@ fn probe(status: StatusCode, word: &'static str) -> HttpResponse {
 /// Metrics: OpenMetrics with exemplars for who accepts it, else Prometheus' plain text.
 #[utoipa::path(get, path = "/metrics", tag = "management", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(app: web::Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    app.telemetry.metrics.refresh(app.telemetry.log.dropped());
     let mut text = String::with_capacity(64 * 1024);
     prometheus_client::encoding::text::encode(&mut text, &app.registry)
         .map_err(|error| Problem::new(problem::INTERNAL, "The metrics can't be written.").because(error))?;

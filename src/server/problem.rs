@@ -12,7 +12,7 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::telemetry::context::{Hex, RequestContext};
+use crate::telemetry::context::RequestContext;
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
@@ -119,7 +119,7 @@ impl Problem {
             status: status.as_u16(),
             detail: &self.detail,
             instance: path,
-            trace_id: Hex(context.trace_id, 32).to_string(),
+            trace_id: context.trace_id.to_string(),
             errors: &self.errors,
         };
         let mut answer = HttpResponse::build(status);

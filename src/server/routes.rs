@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use actix_web::http::header::ALLOW;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpResponse, Route, guard};
 
 use super::limits::{Limits, admit};
-use super::problem::{self, Kind};
+use super::problem::{self, Kind, Problem};
 use crate::api::{cache_values, data, docs, test, users};
 use crate::health::probes;
 
@@ -126,11 +127,33 @@ pub fn mount(app: &mut ServiceConfig, classes: &[Class], limits: &Arc<Limits>) {
     }
 }
 
-/// The body comes from the telemetry middleware, like that of every error.
-fn method_not_allowed(resource: &Resource) -> HttpResponse {
+fn method_not_allowed(resource: &Resource) -> Result<HttpResponse, Problem> {
     let methods = resource.operations.iter().map(|operation| match operation.method {
         "GET" => "GET, HEAD",
         method => method,
     });
-    HttpResponse::MethodNotAllowed().insert_header((ALLOW, methods.collect::<Vec<_>>().join(", "))).finish()
+    let allowed = HeaderValue::from_str(&methods.collect::<Vec<_>>().join(", "));
+    let problem = Problem::of_status(StatusCode::METHOD_NOT_ALLOWED);
+    Err(allowed.into_iter().fold(problem, |problem, allowed| problem.with_header(ALLOW, allowed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_has_every_route_with_its_access_and_problems_and_nothing_else() {
+        let document: serde_json::Value = serde_json::from_str(&docs::document()).unwrap();
+        assert_eq!(document["paths"].as_object().unwrap().len(), RESOURCES.len());
+        for Resource { path, operations, .. } in RESOURCES {
+            let item = &document["paths"][docs::documented_path(path)];
+            assert_eq!(item.as_object().map(serde_json::Map::len), Some(operations.len()), "{path}");
+            for Operation { method, access, problems, .. } in *operations {
+                let documented = &item[method.to_lowercase()];
+                assert_eq!(documented["security"].is_array(), *access == Access::Token, "{method} {path}");
+                let undocumented = |kind: &&Kind| !documented["responses"][kind.status.as_str()].is_object();
+                assert_eq!(problems.iter().find(undocumented), None, "{method} {path}");
+            }
+        }
+    }
 }

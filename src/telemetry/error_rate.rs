@@ -1,7 +1,13 @@
 //! The share of failed answers over the last minute, in sixty counters that are reused.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::process::gauge;
 
 const SECONDS: u64 = 60;
 const SLOTS: usize = 60;
@@ -32,7 +38,7 @@ impl ErrorRate {
     }
 
     /// Percent of the answers of the last minute that were errors; 0 without any.
-    pub fn percent(&self) -> f64 {
+    fn percent(&self) -> f64 {
         self.percent_at(self.start.elapsed().as_secs() + SECONDS)
     }
 
@@ -56,6 +62,12 @@ impl ErrorRate {
             (answers + slot.answers.load(Ordering::Relaxed), errors + slot.errors.load(Ordering::Relaxed))
         });
         if answers == 0 { 0.0 } else { errors as f64 * 100.0 / answers as f64 }
+    }
+}
+
+impl Collector for ErrorRate {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        gauge(&mut encoder, "http_error_rate", "Percent of errors over the last minute.", None, self.percent())
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::fmt::Display;
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use prometheus_client::metrics::counter::Counter;
+
+use super::context::RequestContext;
 use crate::config::LogFormat;
-use crate::telemetry::context::{Hex, RequestContext};
 
 /// More than this waiting means that stdout is stuck; then lines are dropped and counted.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -20,13 +21,14 @@ const BATCH: Duration = Duration::from_millis(5);
 pub struct LogWriter {
     shared: Arc<Shared>,
     format: LogFormat,
+    /// Lines that stdout did not take in time.
+    pub dropped: Counter,
 }
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    dropped: AtomicU64,
 }
 
 #[derive(Default)]
@@ -41,7 +43,7 @@ impl LogWriter {
         let shared = Arc::new(Shared::default());
         let drained = Arc::clone(&shared);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || drain(&drained, out))?;
-        Ok(Self { shared, format })
+        Ok(Self { shared, format, dropped: Counter::default() })
     }
 
     pub fn line(&self, level: tracing::Level, target: &str, message: &str) -> Line {
@@ -53,7 +55,7 @@ impl LogWriter {
         let bytes = line.finish();
         let mut state = self.shared.lock();
         if state.waiting.len() + bytes.len() > BUFFER_BYTES {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.inc();
             return;
         }
         let first = state.waiting.is_empty();
@@ -77,11 +79,6 @@ impl LogWriter {
             }
             state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-    }
-
-    /// Lines that were dropped because stdout didn't take them.
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -148,7 +145,7 @@ impl Line {
         }
     }
 
-    /// Adds a number or a boolean: something whose text is valid JSON as it is.
+    /// Adds something whose text is valid JSON as it is.
     pub fn number(&mut self, key: &str, value: impl Display) {
         self.key(key);
         self.raw(format_args!("{value}"));
@@ -156,18 +153,10 @@ impl Line {
 
     /// Adds the request's ids.
     pub fn context(&mut self, context: &RequestContext) {
-        self.key("trace_id");
-        self.quoted(&Hex(context.trace_id, 32));
-        self.key("span_id");
-        self.quoted(&Hex(context.span_id.into(), 16));
+        let quote = if self.format == LogFormat::Json { "\"" } else { "" };
+        self.number("trace_id", format_args!("{quote}{}{quote}", context.trace_id));
+        self.number("span_id", format_args!("{quote}{}{quote}", context.span_id));
         self.text("request_id", &context.request_id);
-    }
-
-    fn quoted(&mut self, value: &Hex) {
-        match self.format {
-            LogFormat::Json => self.raw(format_args!("\"{value}\"")),
-            LogFormat::Pretty => self.raw(format_args!("{value}")),
-        }
     }
 
     fn key(&mut self, key: &str) {
@@ -223,7 +212,7 @@ mod tests {
         for _ in 0..300 {
             writer.write(writer.line(tracing::Level::INFO, "test", &text));
         }
-        assert!(writer.dropped() > 0, "300 lines of 10 kB are more than the buffer and one batch");
+        assert!(writer.dropped.get() > 0, "300 lines of 10 kB are more than the buffer and one batch");
         drop(release);
         writer.flush(Duration::from_secs(60));
         assert!(writer.shared.lock().waiting.is_empty());
