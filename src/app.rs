@@ -1,12 +1,13 @@
 //! Everything that handlers need, as plain fields, and how it starts and stops.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use tiered_cache::{Policy, Redis, RedisConfig, TieredCache};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{CacheConfig, Config};
 use crate::health::{Checker, Health};
@@ -18,8 +19,6 @@ use crate::telemetry::Telemetry;
 
 /// How long the start waits for Redis before it goes on without.
 const REDIS_WAIT: Duration = Duration::from_secs(2);
-/// How often the pool is looked after.
-const POOL_PERIOD: Duration = Duration::from_secs(1);
 
 /// Everything that handlers reach; one per process.
 pub struct App {
@@ -35,6 +34,8 @@ pub struct App {
     /// What `/metrics` shows.
     pub registry: Registry,
 }
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// How each kind of thing is cached.
 pub struct Policies {
@@ -97,11 +98,17 @@ impl App {
             memory_limit: self.config.process.memory_limit,
         };
         self.lifecycle.background("health", checker.run());
-        let store = self.store.clone();
+        let (store, error_rate) = (self.store.clone(), Arc::clone(&self.telemetry.metrics.error_rate));
         self.lifecycle.background("pool", async move {
             loop {
                 store.maintain().await;
-                tokio::time::sleep(POOL_PERIOD).await;
+                sleep(SECOND).await;
+            }
+        });
+        self.lifecycle.background("error_rate", async move {
+            loop {
+                sleep(SECOND).await;
+                error_rate.tick();
             }
         });
         let (schema, ()) = tokio::join!(self.wait_for_schema(), self.wait_for_redis());
@@ -125,7 +132,7 @@ impl App {
                 }
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "waiting for the database"),
             }
-            tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
+            sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
     }
@@ -143,10 +150,10 @@ impl App {
         let Some(redis) = &self.redis else { return };
         let answers = async {
             while redis.ping(REDIS_WAIT).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                sleep(Duration::from_millis(20)).await;
             }
         };
-        if tokio::time::timeout(REDIS_WAIT, answers).await.is_err() {
+        if timeout(REDIS_WAIT, answers).await.is_err() {
             tracing::warn!("Redis does not answer; starting without it");
         }
     }

@@ -119,8 +119,7 @@ impl Config {
             process: ProcessConfig::read(&mut reader),
             telemetry: TelemetryConfig::read(&mut reader),
         };
-        reader.finish()?;
-        Ok(config)
+        reader.finish(config)
     }
 }
 
@@ -155,10 +154,8 @@ impl DatabaseConfig {
             migrate_on_start: r.setting("MIGRATE_ON_START", parsed("true or false")),
         };
         if config.pool_min > config.pool_max {
-            r.problem(
-                "DATABASE_POOL_MIN",
-                &format!("{} is above DATABASE_POOL_MAX {}", config.pool_min, config.pool_max),
-            );
+            let what = format!("{} is above DATABASE_POOL_MAX {}", config.pool_min, config.pool_max);
+            r.problem("DATABASE_POOL_MIN", &what);
         }
         config
     }
@@ -202,11 +199,7 @@ impl TelemetryConfig {
     fn read(r: &mut Reader<'_>) -> Self {
         Self {
             log_level: r.setting("LOG_LEVEL", log_level),
-            log_format: r.setting("LOG_FORMAT", |text| match text {
-                "json" => Ok(LogFormat::Json),
-                "pretty" => Ok(LogFormat::Pretty),
-                _ => Err("is neither json nor pretty".to_owned()),
-            }),
+            log_format: r.setting("LOG_FORMAT", either(["json", "pretty"], [LogFormat::Json, LogFormat::Pretty])),
             service_name: r.setting("OTEL_SERVICE_NAME", parsed("a name")),
             resource: r.setting("OTEL_RESOURCE_ATTRIBUTES", list(pair)),
             export: ExportConfig::read(r),
@@ -218,14 +211,10 @@ impl TelemetryConfig {
 impl ExportConfig {
     fn read(r: &mut Reader<'_>) -> Option<Self> {
         let disabled: bool = r.setting("OTEL_SDK_DISABLED", parsed("true or false"));
-        let none = r.setting("OTEL_TRACES_EXPORTER", |text| match text {
-            "otlp" => Ok(false),
-            "none" => Ok(true),
-            _ => Err("is neither otlp nor none".to_owned()),
-        });
-        let grpc = r
-            .optional("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", protocol)
-            .unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_PROTOCOL", protocol));
+        let none = r.setting("OTEL_TRACES_EXPORTER", either(["otlp", "none"], [false, true]));
+        let protocol = either(["http/protobuf", "grpc"], [false, true]);
+        let grpc = r.optional("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &protocol);
+        let grpc = grpc.unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_PROTOCOL", &protocol));
         let whole = r.optional("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", |text| collector(text, ""));
         let base =
             r.optional("OTEL_EXPORTER_OTLP_ENDPOINT", |text| collector(text, if grpc { "" } else { "/v1/traces" }));
@@ -265,12 +254,15 @@ fn log_level(text: &str) -> Result<Targets, String> {
 }
 
 fn positive(text: &str) -> Result<usize, String> {
-    parsed("a number above 0")(text)
-        .and_then(|number| if number > 0 { Ok(number) } else { Err("is not above 0".to_owned()) })
+    above_zero(parsed("a number above 0"))(text)
 }
 
 fn nonzero_duration(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(|value| if value.is_zero() { Err("must be above 0".to_owned()) } else { Ok(value) })
+    above_zero(duration)(text)
+}
+
+fn above_zero<T: Default + PartialEq>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<T, String> {
+    move |text| Some(parse(text)?).filter(|value| *value != T::default()).ok_or_else(|| "must be above 0".to_owned())
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -279,12 +271,8 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 fn token(text: &str) -> Result<String, String> {
-    let allowed = |c: char| c.is_ascii_graphic();
-    if text.chars().all(allowed) {
-        Ok(text.to_owned())
-    } else {
-        Err("has characters that no header can carry".to_owned())
-    }
+    let carried = text.chars().all(|c| c.is_ascii_graphic());
+    carried.then(|| text.to_owned()).ok_or_else(|| "has characters that no header can carry".to_owned())
 }
 
 fn redis_url(text: &str) -> Result<String, String> {
@@ -302,11 +290,10 @@ fn rate(text: &str) -> Result<RateLimit, String> {
     Ok(RateLimit { requests, per })
 }
 
-fn protocol(text: &str) -> Result<bool, String> {
-    match text {
-        "grpc" => Ok(true),
-        "http/protobuf" => Ok(false),
-        _ => Err("is neither http/protobuf nor grpc".to_owned()),
+fn either<T: Copy>(names: [&'static str; 2], values: [T; 2]) -> impl Fn(&str) -> Result<T, String> {
+    move |text| {
+        let place = names.iter().position(|name| *name == text);
+        place.map(|place| values[place]).ok_or_else(|| format!("is neither {}", names.join(" nor ")))
     }
 }
 

@@ -21,7 +21,7 @@ use tracing::Instrument;
 
 use self::error::{Remedy, StoreError, remedy};
 use crate::config::DatabaseConfig;
-use crate::telemetry::metrics::{DatabaseLabels, Metrics, PoolLabels, count};
+use crate::telemetry::metrics::{Metrics, count};
 
 /// How often a transaction that lost a race is tried.
 const ATTEMPTS: u32 = 3;
@@ -146,7 +146,7 @@ impl Store {
             span.record("error.type", error_type);
             span.record("otel.status_code", "ERROR");
         }
-        let labels = DatabaseLabels { db_system_name: "postgresql", db_operation_name: name, error_type };
+        let labels = [("db_system_name", "postgresql"), ("db_operation_name", name), ("error_type", error_type)];
         self.metrics.query_duration.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
         result
     }
@@ -166,7 +166,7 @@ impl Store {
         }
         let pool = self.status();
         for (state, connections) in [("idle", pool.available), ("used", pool.size.saturating_sub(pool.available))] {
-            self.metrics.pool_connections.get_or_create(&PoolLabels { state }).set(count(connections));
+            self.metrics.pool_connections.get_or_create(&[("state", state)]).set(count(connections));
         }
         self.metrics.pool_pending.set(count(pool.waiting));
     }

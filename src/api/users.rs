@@ -1,5 +1,7 @@
 //! `/api/users`.
 
+use std::sync::Arc;
+
 use actix_web::http::header::LOCATION;
 use actix_web::web::{Bytes, Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse};
@@ -9,7 +11,7 @@ use tracing::Instrument;
 use utoipa::ToSchema;
 
 use super::body::Json;
-use super::respond::{absent, cached, load_error};
+use super::respond::{absent, cached};
 use crate::app::App;
 use crate::server::problem::{self, Problem};
 use crate::store::error::StoreError;
@@ -76,7 +78,7 @@ pub async fn get_user(app: Data<App>, request: HttpRequest, path: Path<String>) 
     let id = id(&path)?;
     let span = tracing::info_span!("get_user", user.id = id.get());
     let store = app.store.clone();
-    let load = async move |_| store.user(id).await.map(found).map_err(load_error);
+    let load = async move |_| Ok(found(store.user(id).await.map_err(Arc::new)?));
     let hit = app.cache.get_or_load(&key(id), &app.policies.user, Read::Bounded, load).instrument(span).await?;
     match hit.entry.kind {
         Found::NotFound => Err(absent(&hit, NOT_FOUND)),
@@ -110,7 +112,7 @@ pub async fn list_users(app: Data<App>, page: Query<Page>) -> Result<HttpRespons
     let limit = number(page.limit.as_deref(), 20, 1, 100, "limit must be a whole number from 1 to 100.")?;
     let after = number(page.after.as_deref(), 0, 0, i64::MAX, "after must be a whole number, 0 or above.")?;
     // One more than asked for tells whether there is a next page.
-    let mut users = app.store.users(after, limit + 1).await.map_err(|error| Problem::from(&error))?;
+    let mut users = app.store.users(after, limit + 1).await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = users.len() > wanted;
     users.truncate(wanted);
@@ -138,7 +140,7 @@ fn new_user(body: &Json) -> Result<NewUser, Problem> {
 pub async fn create_user(app: Data<App>, body: Json) -> Result<HttpResponse, Problem> {
     let new = new_user(&body)?;
     // The number first: "not found" may be cached under it and must go around the commit like any other value.
-    let id = app.store.next_user_id().await.map_err(|error| Problem::from(&error))?;
+    let id = app.store.next_user_id().await?;
     let store = app.store.clone();
     let write = async move |_| {
         let user = store.insert_user(id, &new).await?;

@@ -46,16 +46,14 @@ impl<'a> Reader<'a> {
 
     /// The setting, parsed, when it is set.
     pub fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let text = self.secret_or_text(name)?;
-        match parse(&text) {
-            Ok(value) => Some(value),
-            Err(why) => {
-                let secret = settings::find(name).is_none_or(|setting| setting.source == Source::Secret);
-                let shown = if secret { "its value (not shown)".to_owned() } else { format!("{text:?}") };
-                self.problem(name, &format!("{shown} {why}"));
-                None
-            }
+        let text = self.text(name)?;
+        let value = parse(&text);
+        if let Err(why) = &value {
+            let secret = settings::find(name).is_none_or(|setting| setting.source == Source::Secret);
+            let shown = if secret { "its value (not shown)".to_owned() } else { format!("{text:?}") };
+            self.problem(name, &format!("{shown} {why}"));
         }
+        value.ok()
     }
 
     /// The setting, parsed, or its default from the table.
@@ -79,30 +77,23 @@ impl<'a> Reader<'a> {
         self.problems.push(format!("{name}: {what}; for example {name}={example}"));
     }
 
-    /// Fails with everything that was wrong.
-    pub fn finish(self) -> Result<(), ConfigError> {
-        if self.problems.is_empty() { Ok(()) } else { Err(ConfigError(self.problems)) }
+    /// What was read, unless anything was missing or wrong.
+    pub fn finish<T>(self, config: T) -> Result<T, ConfigError> {
+        if self.problems.is_empty() { Ok(config) } else { Err(ConfigError(self.problems)) }
     }
 
-    fn secret_or_text(&mut self, name: &str) -> Option<String> {
-        let file = settings::find(name)
-            .filter(|setting| setting.source == Source::Secret)
-            .and_then(|_| self.values.text(&format!("{name}_FILE")));
-        match (self.values.text(name), file) {
-            (Some(_), Some(_)) => {
-                self.problem(name, &format!("and {name}_FILE are both set; set one"));
-                None
-            }
-            (Some(text), None) => Some(text.to_owned()),
-            (None, Some(path)) => match std::fs::read_to_string(path) {
-                Ok(text) => Some(text.trim_end().to_owned()).filter(|text| !text.is_empty()),
-                Err(error) => {
-                    self.problem(name, &format!("{name}_FILE={path} can't be read ({error})"));
-                    None
-                }
-            },
-            (None, None) => None,
+    /// The variable itself or, for a secret, what is in the file that `X_FILE` names.
+    fn text(&mut self, name: &str) -> Option<String> {
+        let direct = self.values.text(name).map(str::to_owned);
+        // Only secrets have such a variable among the values.
+        let Some(path) = self.values.text(&format!("{name}_FILE")) else { return direct };
+        let read = std::fs::read_to_string(path).map(|text| text.trim_end().to_owned());
+        match (direct, read) {
+            (Some(_), _) => self.problem(name, &format!("and {name}_FILE are both set; set one")),
+            (None, Ok(text)) => return Some(text).filter(|text| !text.is_empty()),
+            (None, Err(error)) => self.problem(name, &format!("{name}_FILE={path} can't be read ({error})")),
         }
+        None
     }
 }
 

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_millis(2500);
 pub fn ask(values: &Values, path: &str) -> anyhow::Result<()> {
     let mut reader = Reader::new(values);
     let http = HttpConfig::read(&mut reader);
-    reader.finish()?;
+    let http = reader.finish(http)?;
     let ip = if http.bind.is_unspecified() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { http.bind };
     let address = SocketAddr::new(ip, http.management_port.unwrap_or(http.port));
     let mut stream =

@@ -44,7 +44,7 @@ pub const UNAVAILABLE: Kind = kind(StatusCode::SERVICE_UNAVAILABLE, "unavailable
 pub const OVERLOADED: Kind = kind(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too busy");
 pub const TIMEOUT: Kind = kind(StatusCode::GATEWAY_TIMEOUT, "timeout", "Not done in time");
 
-/// All kinds, for the documentation.
+/// All kinds, as they are documented.
 #[rustfmt::skip]
 pub const ALL: [Kind; 14] = [
     BAD_REQUEST, UNAUTHORIZED, WRITES_DISABLED, NOT_FOUND, METHOD_NOT_ALLOWED, CONFLICT, TOO_LARGE, NOT_JSON, INVALID,
@@ -65,7 +65,8 @@ pub struct Problem {
     detail: Cow<'static, str>,
     errors: Box<[FieldError]>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    internal: Option<Box<str>>,
+    /// What only the log may know.
+    pub internal: Option<Box<str>>,
 }
 
 impl Problem {
@@ -105,10 +106,6 @@ impl Problem {
         let fallback = if status.is_server_error() { INTERNAL } else { BAD_REQUEST };
         let kind = ALL.into_iter().find(|kind| kind.status == status).unwrap_or(fallback);
         Self::new(kind, kind.title)
-    }
-
-    pub fn internal(&self) -> Option<&str> {
-        self.internal.as_deref()
     }
 
     pub fn render(&self, context: &RequestContext, path: &str) -> HttpResponse {

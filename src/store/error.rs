@@ -6,16 +6,12 @@ use tokio_postgres::error::SqlState;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No connection came free within `DATABASE_ACQUIRE_TIMEOUT`.
     #[error("no database connection came free in time")]
     PoolTimeout,
-    /// Postgres can't be reached, or went away.
     #[error("the database can't be reached: {0}")]
     Unreachable(String),
-    /// The statement took longer than it may.
     #[error("the database did not answer in time")]
     Timeout,
-    /// A unique index refused the row; holds the index's name.
     #[error("a unique index refused the row: {0}")]
     Conflict(String),
     /// Anything else is a mistake in the code or the schema.

@@ -54,10 +54,6 @@ impl UserName {
             Ok(Self(name.to_owned()))
         }
     }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// An address of the form `local@domain`. Whether mail arrives there only sending can tell.
@@ -80,10 +76,6 @@ impl Email {
         } else {
             Ok(Self(address.to_owned()))
         }
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
@@ -137,7 +129,7 @@ impl Store {
 
     pub async fn insert_user(&self, id: UserId, user: &NewUser) -> Result<User, StoreError> {
         self.transaction("insert_user", INSERT, |tx| {
-            let (name, email) = (user.name.as_str().to_owned(), user.email.as_str().to_owned());
+            let (name, email) = (user.name.0.clone(), user.email.0.clone());
             Box::pin(async move {
                 let statement = tx.prepare_cached(INSERT).await?;
                 tx.query_one(&statement, &[&id.get(), &name, &email]).await.map(|row| User::from(&row))
@@ -149,7 +141,7 @@ impl Store {
     /// Replaces a user; `None` when there is none of this number.
     pub async fn update_user(&self, id: UserId, user: &NewUser) -> Result<Option<User>, StoreError> {
         self.transaction("update_user", UPDATE, |tx| {
-            let (name, email) = (user.name.as_str().to_owned(), user.email.as_str().to_owned());
+            let (name, email) = (user.name.0.clone(), user.email.0.clone());
             Box::pin(async move {
                 let statement = tx.prepare_cached(UPDATE).await?;
                 let row = tx.query_opt(&statement, &[&id.get(), &name, &email]).await?;
@@ -193,10 +185,10 @@ mod tests {
         #[test]
         fn accepted_names_are_short_trimmed_and_printable(text in ".*") {
             if let Ok(name) = UserName::parse(&text) {
-                prop_assert_eq!(name.as_str().trim(), name.as_str());
-                prop_assert!((1..=200).contains(&name.as_str().chars().count()));
-                prop_assert!(!name.as_str().chars().any(char::is_control));
-                prop_assert_eq!(UserName::parse(name.as_str()), Ok(name.clone()));
+                prop_assert_eq!(name.0.trim(), &name.0);
+                prop_assert!((1..=200).contains(&name.0.chars().count()));
+                prop_assert!(!name.0.chars().any(char::is_control));
+                prop_assert_eq!(UserName::parse(&name.0), Ok(name.clone()));
             }
         }
 
@@ -209,9 +201,9 @@ mod tests {
         #[test]
         fn accepted_addresses_have_one_line_and_both_parts(text in ".*@?.*") {
             if let Ok(email) = Email::parse(&text) {
-                let (local, domain) = email.as_str().rsplit_once('@').unwrap();
-                prop_assert!(!local.is_empty() && !domain.is_empty() && email.as_str().len() <= 254);
-                prop_assert!(!email.as_str().chars().any(char::is_whitespace));
+                let (local, domain) = email.0.rsplit_once('@').unwrap();
+                prop_assert!(!local.is_empty() && !domain.is_empty() && email.0.len() <= 254);
+                prop_assert!(!email.0.chars().any(char::is_whitespace));
             }
         }
     }

@@ -46,8 +46,8 @@ impl LogWriter {
         Ok(Self { shared, format, dropped: Counter::default() })
     }
 
-    pub fn line(&self, level: tracing::Level, target: &str, message: &str) -> Line {
-        Line::new(self.format, level, target, message)
+    pub fn line(&self, level: tracing::Level, target: &str) -> Line {
+        Line::new(self.format, level, target)
     }
 
     /// Hands a line over; it is dropped and counted when too much waits already.
@@ -119,21 +119,25 @@ pub struct Line {
 }
 
 impl Line {
-    fn new(format: LogFormat, level: tracing::Level, target: &str, message: &str) -> Self {
+    fn new(format: LogFormat, level: tracing::Level, target: &str) -> Self {
         let now = humantime::format_rfc3339_micros(SystemTime::now());
         let mut line = Self { format, bytes: Vec::with_capacity(512) };
         match format {
             LogFormat::Json => {
                 line.raw(format_args!("{{\"timestamp\":\"{now}\",\"level\":\"{level}\""));
-                line.text("message", message);
                 line.text("target", target);
             }
-            LogFormat::Pretty => {
-                line.raw(format_args!("{now} {level:>5} "));
-                line.bytes.extend(message.escape_debug().to_string().into_bytes());
-            }
+            LogFormat::Pretty => line.raw(format_args!("{now} {level:>5}")),
         }
         line
+    }
+
+    /// Adds what happened; comes first.
+    pub fn message(&mut self, message: &str) {
+        match self.format {
+            LogFormat::Json => self.text("message", message),
+            LogFormat::Pretty => self.raw(format_args!(" {}", message.escape_debug())),
+        }
     }
 
     pub fn text(&mut self, key: &str, value: &str) {
@@ -185,7 +189,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_stays_within_one_valid_line(key in "[a-z]{1,8}", value in ".*", message in ".*") {
-            let mut line = Line::new(LogFormat::Json, tracing::Level::INFO, "test", &message);
+            let mut line = Line::new(LogFormat::Json, tracing::Level::INFO, "test");
+            line.message(&message);
             line.text(&key, &value);
             let bytes = line.finish();
             prop_assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 1);
@@ -210,7 +215,9 @@ mod tests {
         let writer = LogWriter::start(LogFormat::Json, Stuck(gate)).unwrap();
         let text = "x".repeat(10_000);
         for _ in 0..300 {
-            writer.write(writer.line(tracing::Level::INFO, "test", &text));
+            let mut line = writer.line(tracing::Level::INFO, "test");
+            line.message(&text);
+            writer.write(line);
         }
         assert!(writer.dropped.get() > 0, "300 lines of 10 kB are more than the buffer and one batch");
         drop(release);

@@ -1,9 +1,9 @@
 //! Metrics: each is a field, registered where it is made, with the help text that Prometheus shows.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
@@ -21,76 +21,37 @@ const HTTP_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5
 /// OpenTelemetry's advice for `db.client.operation.duration`, in seconds.
 const DATABASE_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
-/// A method is a known one or `_OTHER`; a route is a template or `unmatched`; 499 means that the client went away.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RequestLabels {
-    pub http_request_method: &'static str,
-    pub http_route: &'static str,
-    pub http_response_status_code: u16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct DurationLabels {
-    pub http_request_method: &'static str,
-    pub http_route: &'static str,
-}
-
-/// The class is `4xx` or `5xx`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ErrorLabels {
-    pub http_route: &'static str,
-    pub class: &'static str,
-}
-
-/// The operation is the query's name in the code; the error type is empty or the kind of the failure.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct DatabaseLabels {
-    pub db_system_name: &'static str,
-    pub db_operation_name: &'static str,
-    pub error_type: &'static str,
-}
-
-/// The state is `idle` or `used`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct PoolLabels {
-    pub state: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BuildLabels {
-    version: &'static str,
-    revision: &'static str,
-}
-
-/// The trace that shows an observation of this size.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Exemplar {
-    pub trace_id: String,
-}
-
+/// Names and values; all are written down in the code, so their number is bounded.
+pub type Labels<const N: usize> = [(&'static str, &'static str); N];
+/// The trace that shows an observation of this size, as `trace_id`.
+pub type Exemplar = [(&'static str, String); 1];
 pub type Durations = HistogramWithExemplars<Exemplar>;
 
 /// The service's own metrics; clones count into the same numbers.
 #[derive(Clone)]
 pub struct Metrics {
-    pub requests: Family<RequestLabels, Counter>,
-    pub request_duration: Family<DurationLabels, Durations, fn() -> Durations>,
-    pub errors: Family<ErrorLabels, Counter>,
+    /// A method is a known one or `_OTHER`; a route is a template or `unmatched`; 499 means that the client went away.
+    pub requests: Family<[(&'static str, Cow<'static, str>); 3], Counter>,
+    pub request_duration: Family<Labels<2>, Durations, fn() -> Durations>,
+    /// The class is `4xx` or `5xx`.
+    pub errors: Family<Labels<2>, Counter>,
     pub error_rate: Arc<ErrorRate>,
     pub in_flight: Gauge,
     pub panics: Counter,
-    pub query_duration: Family<DatabaseLabels, Histogram, fn() -> Histogram>,
+    /// The operation is the query's name in the code; the error type is empty or the kind of the failure.
+    pub query_duration: Family<Labels<3>, Histogram, fn() -> Histogram>,
     pub pool_wait: Histogram,
     pub pool_timeouts: Counter,
-    pub pool_connections: Family<PoolLabels, Gauge>,
+    /// The state is `idle` or `used`.
+    pub pool_connections: Family<Labels<1>, Gauge>,
     pub pool_max: Gauge,
     pub pool_pending: Gauge,
 }
 
 impl Metrics {
     pub fn new(r: &mut Registry, log: &LogWriter) -> Self {
-        let build: Family<BuildLabels, Gauge> = plain(r, "build_info", "The running program", Family::default());
-        build.get_or_create(&BuildLabels { version: crate::VERSION, revision: crate::REVISION }).set(1);
+        let build: Family<Labels<2>, Gauge> = plain(r, "build_info", "The running program", Family::default());
+        build.get_or_create(&[("version", crate::VERSION), ("revision", crate::REVISION)]).set(1);
         plain(r, "log_lines_dropped", "Lines that stdout did not take in time", log.dropped.clone());
         let error_rate = Arc::new(ErrorRate::default());
         r.register_collector(Box::new(Arc::clone(&error_rate)));
@@ -137,7 +98,7 @@ pub fn count(number: usize) -> i64 {
 
 /// Observes a duration; with an exemplar when the request is traced.
 pub fn observe(histogram: &Durations, took: Duration, trace_id: Option<String>) {
-    let exemplar = trace_id.map(|trace_id| Exemplar { trace_id });
+    let exemplar = trace_id.map(|id| [("trace_id", id)]);
     let at = exemplar.is_some().then(SystemTime::now);
     histogram.observe(took.as_secs_f64(), exemplar, at);
 }

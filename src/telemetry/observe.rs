@@ -21,7 +21,7 @@ use rand::RngExt;
 use tracing::{Instrument, Level, Span};
 
 use super::context::{RequestContext, request_id};
-use super::metrics::{self, DurationLabels, Durations, ErrorLabels, RequestLabels};
+use super::metrics::{self, Durations};
 use super::{Telemetry, traces};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::server::client::Clients;
@@ -59,19 +59,18 @@ impl Observer {
     }
 
     fn handles(&self, series: Series) -> Handles {
-        let (http_request_method, http_route, status) = series;
+        let (method, route, status) = series;
         let metrics = &self.telemetry.metrics;
+        let (method_label, route_label) = (("http_request_method", method), ("http_route", route));
+        let class = ("class", if status < 500 { "4xx" } else { "5xx" });
         let resolve = || Handles {
-            requests: metrics.requests.get_or_create_owned(&RequestLabels {
-                http_request_method,
-                http_route,
-                http_response_status_code: status,
-            }),
-            duration: metrics.request_duration.get_or_create_owned(&DurationLabels { http_request_method, http_route }),
-            errors: (status >= 400).then(|| {
-                let class = if status < 500 { "4xx" } else { "5xx" };
-                metrics.errors.get_or_create_owned(&ErrorLabels { http_route, class })
-            }),
+            requests: metrics.requests.get_or_create_owned(&[
+                ("http_request_method", method.into()),
+                ("http_route", route.into()),
+                ("http_response_status_code", status.to_string().into()),
+            ]),
+            duration: metrics.request_duration.get_or_create_owned(&[method_label, route_label]),
+            errors: (status >= 400).then(|| metrics.errors.get_or_create_owned(&[route_label, class])),
         };
         self.handles.borrow_mut().entry(series).or_insert_with(resolve).clone()
     }
@@ -168,7 +167,9 @@ impl<'a> Flight<'a> {
     /// The whole answer, and what only the log may know.
     fn render(&self, error: Option<&Error>, status: StatusCode) -> (HttpResponse, Option<String>) {
         match error.and_then(Error::as_error::<Problem>) {
-            Some(problem) => (problem.render(&self.context, &self.path), problem.internal().map(str::to_owned)),
+            Some(problem) => {
+                (problem.render(&self.context, &self.path), problem.internal.as_deref().map(str::to_owned))
+            }
             None => (Problem::of_status(status).render(&self.context, &self.path), error.map(ToString::to_string)),
         }
     }
@@ -237,7 +238,8 @@ impl<'a> Flight<'a> {
             return;
         }
         let log = &self.observer.telemetry.log;
-        let mut line = log.line(level, "access", "request");
+        let mut line = log.line(level, "access");
+        line.message("request");
         line.context(&self.context);
         line.text("http.request.method", self.method);
         line.text("http.route", route);
