@@ -30,6 +30,7 @@ pub const VERSION: &str = match option_env!("VERSION") {
     _ => env!("CARGO_PKG_VERSION"),
 };
 
+/// The commit that this build was told.
 pub const REVISION: &str = match option_env!("GIT_COMMIT") {
     Some(revision) => revision,
     None => "unknown",
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
         Process::Migrate { check } => {
             let mut reader = Reader::new(&values);
             let config = DatabaseConfig::read(&mut reader);
-            configured(reader.finish(config), |config| migrate(config, check))
+            configured(reader.finish(config), |config| migrate(&config, check))
         }
         Process::Healthcheck(path) => finish(health::probe::ask(&values, path).map(|()| ExitCode::SUCCESS)),
         Process::Openapi => print(&api::docs::document()),
@@ -79,14 +80,14 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn migrate(config: DatabaseConfig, check: bool) -> anyhow::Result<ExitCode> {
+async fn migrate(config: &DatabaseConfig, check: bool) -> anyhow::Result<ExitCode> {
     if check {
-        let client = connect(&config).await.context("can't connect to the database")?;
+        let client = connect(config).await.context("can't connect to the database")?;
         let schema = migrations::check(&client).await?;
         print(&format!("schema: {schema:?}"));
         return Ok(if schema == Schema::Current { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let applied = migrations::migrate(&config).await?;
+    let applied = migrations::migrate(config).await?;
     let nothing = applied.is_empty();
     Ok(print(&if nothing { "nothing to apply".to_owned() } else { format!("applied: {}", applied.join(", ")) }))
 }

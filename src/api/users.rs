@@ -6,7 +6,7 @@ use actix_web::http::header::LOCATION;
 use actix_web::web::{Bytes, Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
-use tiered_cache::{Body, CacheKey, Kind as Found, LoadOutcome, Loaded, Read, Tier, Write};
+use tiered_cache::{Body, CacheKey, Kind as Found, LoadError, LoadOutcome, Loaded, Read, Tier, Write};
 use tracing::Instrument;
 use utoipa::ToSchema;
 
@@ -78,7 +78,7 @@ pub async fn get_user(app: Data<App>, request: HttpRequest, path: Path<String>) 
     let id = id(&path)?;
     let span = tracing::info_span!("get_user", user.id = id.get());
     let store = app.store.clone();
-    let load = async move |_| Ok(found(store.user(id).await.map_err(Arc::new)?));
+    let load = async move |_| store.user(id).await.map(found).map_err(|error| Arc::new(error) as LoadError);
     let hit = app.cache.get_or_load(&key(id), &app.policies.user, Read::Bounded, load).instrument(span).await?;
     match hit.entry.kind {
         Found::NotFound => Err(absent(&hit, NOT_FOUND)),
@@ -181,11 +181,8 @@ pub async fn delete_user(app: Data<App>, path: Path<String>) -> Result<HttpRespo
         let last = store.delete_user(id).await?;
         Ok((last.is_some(), last.and_then(|version| u64::try_from(version).ok()).unwrap_or_default()))
     };
-    if app.cache.write(vec![key(id)], Write::Available, write).await.map_err(conflict)? {
-        Ok(HttpResponse::NoContent().finish())
-    } else {
-        Err(Problem::not_found(NOT_FOUND))
-    }
+    let deleted = app.cache.write(vec![key(id)], Write::Available, write).await.map_err(conflict)?;
+    if deleted { Ok(HttpResponse::NoContent().finish()) } else { Err(Problem::not_found(NOT_FOUND)) }
 }
 
 fn version(user: &User) -> u64 {

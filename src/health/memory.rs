@@ -81,44 +81,39 @@ fn read(places: &[PathBuf], usage: &str, cache: &str, limit: &str) -> Option<Mem
 mod tests {
     use super::*;
 
-    fn group(files: &[(&str, &str)]) -> tempfile::TempDir {
+    fn memory(groups: &str, host: Option<u64>, files: &[(&str, &str)]) -> Memory {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        root
+        Memory::of_cgroup(root.path(), groups, host)
     }
 
     #[test]
     fn version_2_counts_usage_without_inactive_file_cache() {
-        let root = group(&[
-            ("app/memory.current", "104857600\n"),
-            ("app/memory.stat", "anon 50000000\ninactive_file 4857600\n"),
-            ("app/memory.max", "268435456\n"),
-        ]);
-        let memory = Memory::of_cgroup(root.path(), "0::/app\n", Some(8 << 30));
-        assert_eq!(memory, Memory { used: Some(100_000_000), limit: Some(268_435_456) });
+        let stat = ("app/memory.stat", "anon 50000000\ninactive_file 4857600\n");
+        let files = [("app/memory.current", "104857600\n"), stat, ("app/memory.max", "268435456\n")];
+        let expected = Memory { used: Some(100_000_000), limit: Some(268_435_456) };
+        assert_eq!(memory("0::/app\n", Some(8 << 30), &files), expected);
     }
 
     #[test]
     fn version_2_without_a_limit_has_none() {
-        let root = group(&[("memory.current", "10"), ("memory.stat", "inactive_file 4"), ("memory.max", "max")]);
-        let memory = Memory::of_cgroup(root.path(), "0::/elsewhere/on/the/host\n", None);
-        assert_eq!(memory, Memory { used: Some(6), limit: None });
+        let files = [("memory.current", "10"), ("memory.stat", "inactive_file 4"), ("memory.max", "max")];
+        assert_eq!(memory("0::/elsewhere/on/the/host\n", None, &files), Memory { used: Some(6), limit: None });
     }
 
     #[test]
     fn version_1_uses_the_hierarchical_numbers_and_knows_an_absurd_limit() {
-        let root = group(&[
+        let files = [
             ("memory/docker/x/memory.usage_in_bytes", "1000"),
             ("memory/docker/x/memory.stat", "inactive_file 1\ntotal_inactive_file 300\n"),
             ("memory/docker/x/memory.limit_in_bytes", "9223372036854771712"),
-        ]);
+        ];
         let groups = "12:cpu,cpuacct:/docker/x\n5:memory:/docker/x\n";
-        let memory = Memory::of_cgroup(root.path(), groups, Some(8 << 30));
-        assert_eq!(memory, Memory { used: Some(700), limit: None });
+        assert_eq!(memory(groups, Some(8 << 30), &files), Memory { used: Some(700), limit: None });
     }
 
     #[test]

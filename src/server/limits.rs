@@ -11,7 +11,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENT
 use actix_web::middleware::Next;
 use actix_web::{Error, Result};
 use moka::sync::Cache;
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 use super::client::Clients;
 use super::problem::{self, Problem};
@@ -70,14 +70,14 @@ impl Limits {
         let text = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, given) = text.split_once(' ').unwrap_or_default();
         // All tokens are compared, each in constant time, so that time says nothing about any of them.
-        let matches =
-            self.tokens.iter().fold(0, |any, token| any | token.as_bytes().ct_eq(given.trim().as_bytes()).unwrap_u8());
-        if scheme.eq_ignore_ascii_case("bearer") && matches == 1 {
+        let equal = |token: &String| token.as_bytes().ct_eq(given.trim().as_bytes());
+        let matches = self.tokens.iter().fold(Choice::from(0), |any, token| any | equal(token));
+        if scheme.eq_ignore_ascii_case("bearer") && bool::from(matches) {
             return Ok(());
         }
-        let detail = "A valid token is needed: Authorization: Bearer <API_TOKEN>.";
-        Err(Problem::new(problem::UNAUTHORIZED, detail)
-            .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+        let problem =
+            Problem::new(problem::UNAUTHORIZED, "A valid token is needed: Authorization: Bearer <API_TOKEN>.");
+        Err(problem.with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
     }
 }
 

@@ -122,9 +122,8 @@ impl Store {
 
     pub async fn next_user_id(&self) -> Result<UserId, StoreError> {
         let rows = self.query("next_user_id", NEXT_ID, &[]).await?;
-        rows.first()
-            .map(|row| UserId(row.get(0)))
-            .ok_or_else(|| StoreError::Other("a sequence without a value".to_owned()))
+        let id = rows.first().map(|row| UserId(row.get(0)));
+        id.ok_or_else(|| StoreError::Other("a sequence without a value".to_owned()))
     }
 
     pub async fn insert_user(&self, id: UserId, user: &NewUser) -> Result<User, StoreError> {

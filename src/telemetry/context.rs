@@ -77,17 +77,12 @@ pub fn random_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use opentelemetry::trace::{SpanId, TraceFlags, TraceState};
 
     #[test]
-    fn the_ratio_decides_only_without_a_parent() {
-        let id = |number: u128| TraceId::from(number);
-        let parent = SpanContext::new(id(1), SpanId::from(1), TraceFlags::SAMPLED, true, TraceState::NONE);
-        let sampler = Sampler { parent_based: true, ratio: 0.0 };
-        assert!(sampler.draw(Some(&parent), id(1)) && !sampler.draw(None, id(1)));
-        assert!(Sampler { parent_based: false, ratio: 1.0 }.draw(None, id(u128::MAX)));
-        let half = Sampler { parent_based: false, ratio: 0.5 };
-        let drawn = (0..10_000).filter(|_| half.draw(None, id(rand::rng().random()))).count();
+    fn a_ratio_of_a_half_draws_half_of_the_traces() {
+        let half = Sampler { parent_based: true, ratio: 0.5 };
+        let ids = (0..10_000).map(|_| TraceId::from(rand::rng().random::<u128>()));
+        let drawn = ids.filter(|id| half.draw(None, *id)).count();
         assert!((4_500..5_500).contains(&drawn), "{drawn}");
     }
 }

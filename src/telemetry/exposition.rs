@@ -24,19 +24,3 @@ pub fn plain(openmetrics: &str) -> String {
     }
     text
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plain_text_names_counters_with_total_and_drops_what_it_does_not_know() {
-        let given = "# HELP a_seconds Time.\n# TYPE a_seconds histogram\n# UNIT a_seconds seconds\n\
-                     a_seconds_bucket{le=\"0.1\"} 3 # {trace_id=\"ab\"} 0.05 1.5\n\
-                     # HELP b Counts.\n# TYPE b counter\nb_total 1 # {trace_id=\"ab\"} 1\n# EOF\n";
-        let wanted = "# HELP a_seconds Time.\n# TYPE a_seconds histogram\n\
-                      a_seconds_bucket{le=\"0.1\"} 3\n\
-                      # HELP b_total Counts.\n# TYPE b_total counter\nb_total 1\n";
-        assert_eq!(plain(given), wanted);
-    }
-}

@@ -198,30 +198,4 @@ mod tests {
             prop_assert_eq!(object["message"].as_str().unwrap(), message);
         }
     }
-
-    #[test]
-    fn a_stuck_output_drops_lines_and_counts_them() {
-        struct Stuck(std::sync::mpsc::Receiver<()>);
-        impl Write for Stuck {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                let _ = self.0.recv();
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
-        let (release, gate) = std::sync::mpsc::channel();
-        let writer = LogWriter::start(LogFormat::Json, Stuck(gate)).unwrap();
-        let text = "x".repeat(10_000);
-        for _ in 0..300 {
-            let mut line = writer.line(tracing::Level::INFO, "test");
-            line.message(&text);
-            writer.write(line);
-        }
-        assert!(writer.dropped.get() > 0, "300 lines of 10 kB are more than the buffer and one batch");
-        drop(release);
-        writer.flush(Duration::from_secs(60));
-        assert!(writer.shared.lock().waiting.is_empty());
-    }
 }
