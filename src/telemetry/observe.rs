@@ -224,9 +224,9 @@ impl<'a> Flight<'a> {
             return;
         }
         if route == UNMATCHED {
-            self.span.record("otel.name", method);
+            traces::rename(&self.span, method.to_owned());
         } else {
-            self.span.record("otel.name", format!("{method} {route}"));
+            traces::rename(&self.span, format!("{method} {route}"));
             self.span.record("http.route", route);
         }
         self.span.record("http.response.status_code", i64::from(status));

@@ -120,6 +120,11 @@ pub fn root(request: &ServiceRequest, trace_id: u128, client: &str) -> (Span, u6
     (span, span_id)
 }
 
+/// Gives a span that has begun another name; recording `otel.name` has no effect any more by then.
+pub fn rename(span: &Span, name: String) {
+    span.context().span().update_name(name);
+}
+
 struct Headers<'a>(&'a ServiceRequest);
 
 impl Extractor for Headers<'_> {
