@@ -114,6 +114,7 @@ impl App {
             redis: self.redis.clone(),
             memory_limit: self.config.process.memory_limit,
         };
+        let first_report = self.health.next_report();
         self.lifecycle.background("health", checker.run());
         let store = self.store.clone();
         self.lifecycle.background("pool", async move {
@@ -122,7 +123,8 @@ impl App {
                 tokio::time::sleep(POOL_PERIOD).await;
             }
         });
-        let (schema, ()) = tokio::join!(self.wait_for_schema(), self.wait_for_redis());
+        // Not ready before the first checks are done, so that a ready service never says that it wasn't checked yet.
+        let (schema, (), ()) = tokio::join!(self.wait_for_schema(), self.wait_for_redis(), first_report);
         schema
     }
 
