@@ -97,6 +97,7 @@ impl App {
             redis: self.redis.clone(),
             memory_limit: self.config.process.memory_limit,
         };
+        let first_report = self.health.next_report();
         self.lifecycle.background("health", checker.run());
         let (store, error_rate) = (self.store.clone(), Arc::clone(&self.telemetry.metrics.error_rate));
         self.lifecycle.background("pool", async move {
@@ -111,7 +112,8 @@ impl App {
                 error_rate.tick();
             }
         });
-        let (schema, ()) = tokio::join!(self.wait_for_schema(), self.wait_for_redis());
+        // Not ready before the first checks are done, so that a ready service never says that it wasn't checked yet.
+        let (schema, (), ()) = tokio::join!(self.wait_for_schema(), self.wait_for_redis(), first_report);
         schema
     }
 

@@ -175,7 +175,8 @@ impl CacheConfig {
             compute_time: r.setting("DATA_COMPUTE_TIME", duration),
         };
         if config.l1_ttl > Duration::from_secs(300) {
-            r.problem("CACHE_L1_TTL", "is above 300s, the longest that a value may stay in the process");
+            let what = format!("{:?} is above 300s, the longest that a value may stay in the process", config.l1_ttl);
+            r.problem("CACHE_L1_TTL", &what);
         }
         config
     }
@@ -189,7 +190,8 @@ impl ProcessConfig {
             memory_limit: r.optional("MEMORY_LIMIT", size),
         };
         if config.drain_delay >= config.shutdown_timeout {
-            r.problem("DRAIN_DELAY", "must be shorter than SHUTDOWN_TIMEOUT, which it is part of");
+            let what = format!("{:?} must be shorter than SHUTDOWN_TIMEOUT, which it is part of", config.drain_delay);
+            r.problem("DRAIN_DELAY", &what);
         }
         config
     }

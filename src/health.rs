@@ -82,6 +82,14 @@ impl Health {
         self.report.borrow().clone()
     }
 
+    /// Completes with the next report.
+    pub fn next_report(&self) -> impl Future<Output = ()> + use<> {
+        let mut reports = self.report.subscribe();
+        async move {
+            let _ = reports.changed().await;
+        }
+    }
+
     /// Too little memory is left to take more traffic.
     pub fn memory_high(&self) -> bool {
         self.memory_high.load(Ordering::Relaxed)

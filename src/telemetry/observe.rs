@@ -212,9 +212,9 @@ impl<'a> Flight<'a> {
             return;
         }
         if route == UNMATCHED {
-            self.span.record("otel.name", self.method);
+            traces::rename(&self.span, self.method.to_owned());
         } else {
-            self.span.record("otel.name", format!("{} {route}", self.method));
+            traces::rename(&self.span, format!("{} {route}", self.method));
             self.span.record("http.route", route);
         }
         self.span.record("http.response.status_code", i64::from(status));

@@ -124,6 +124,11 @@ pub fn root(request: &ServiceRequest, parent: Option<SpanContext>, trace_id: Tra
     (span, span_id)
 }
 
+/// Gives a span that has begun another name; recording `otel.name` has no effect any more by then.
+pub fn rename(span: &Span, name: String) {
+    span.context().span().update_name(name);
+}
+
 struct Headers<'a>(&'a HeaderMap);
 
 impl Extractor for Headers<'_> {
