@@ -242,7 +242,8 @@ mod tests {
 
         #[test]
         fn ordinary_addresses_are_accepted(local in "[a-z0-9.+-]{1,64}", domain in "[a-z0-9]{1,20}\\.[a-z]{2,10}") {
-            prop_assert!(Email::parse(&format!("{local}@{domain}")).is_ok());
+            let address = format!("{local}@{domain}");
+            prop_assert!(Email::parse(&address).is_ok());
         }
 
         #[test]
