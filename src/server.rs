@@ -14,7 +14,7 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::middleware::from_fn;
 use actix_web::{HttpResponse, HttpServer, web};
 use anyhow::Context;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use self::client::Clients;
 use self::limits::Limits;
@@ -28,6 +28,9 @@ use crate::telemetry::observe::{Observer, observe};
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
+/// A stop without grace takes milliseconds. While one with grace is under way the framework hears of no other; then
+/// the end of the process closes what is left.
+const STOP_NOW: Duration = Duration::from_millis(200);
 
 /// A service that listens but doesn't run yet, so that its port is known.
 pub struct Service {
@@ -101,37 +104,42 @@ impl Service {
         }
         let process = &app.config.process;
         let plan = StopPlan::from_now(process.drain_delay, process.shutdown_timeout);
-        let hurried = signals.interrupts(drain(&app, &api_handle, management_handle.as_ref(), plan)).await;
-        if hurried {
+        let mut clean = false;
+        let drained = async { clean = drain(&app, &api_handle, management_handle.as_ref(), plan).await };
+        if signals.interrupts(drained).await {
             tracing::warn!("a second signal: stopping at once");
             stop_now(&api_handle, management_handle.as_ref()).await;
         }
         app.lifecycle.advance(Phase::Stopped);
-        if hurried || app.lifecycle.failed() { Outcome::Failed } else { Outcome::Clean }
+        if clean && !app.lifecycle.failed() { Outcome::Clean } else { Outcome::Failed }
     }
 }
 
-/// The ordered stop: say so, keep accepting, finish, then the background.
-async fn drain(app: &App, api: &ServerHandle, management: Option<&ServerHandle>, plan: StopPlan) {
+/// The ordered stop: say so, keep accepting, finish, then the background. Returns whether every request was finished.
+async fn drain(app: &App, api: &ServerHandle, management: Option<&ServerHandle>, plan: StopPlan) -> bool {
     app.lifecycle.advance(Phase::Draining);
     sleep_until(plan.drain_until).await;
     app.lifecycle.advance(Phase::Stopping);
-    if timeout_at(plan.deadline, api.stop(true)).await.is_err() {
+    let finished = timeout_at(plan.deadline, api.stop(true)).await.is_ok();
+    if !finished {
         tracing::warn!("requests did not end in time");
-        api.stop(false).await;
     }
     app.stop(plan.deadline).await;
     // Last of the servers, so that probes were answered throughout.
     if let Some(management) = management {
         let _ = timeout_at(plan.deadline.max(Instant::now() + Duration::from_millis(100)), management.stop(true)).await;
     }
+    finished
 }
 
 async fn stop_now(api: &ServerHandle, management: Option<&ServerHandle>) {
-    api.stop(false).await;
-    if let Some(management) = management {
-        management.stop(false).await;
-    }
+    let stop = async {
+        api.stop(false).await;
+        if let Some(management) = management {
+            management.stop(false).await;
+        }
+    };
+    let _ = timeout(STOP_NOW, stop).await;
 }
 
 fn listen(
