@@ -113,8 +113,11 @@ fn drain(shared: &Shared, mut out: impl Write) {
         std::mem::swap(&mut batch, &mut state.waiting);
         (state.writing, state.flush) = (true, false);
         drop(state);
-        // Nobody could be told that stdout is closed.
-        let _ = out.write_all(&batch).and_then(|()| out.flush());
+        if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
+            // Perhaps some were written; nobody knows how many.
+            let lines = batch.iter().filter(|byte| **byte == b'\n').count();
+            shared.dropped.fetch_add(lines as u64, Ordering::Relaxed);
+        }
         batch.clear();
         shared.lock().writing = false;
         shared.changed.notify_all();
