@@ -147,7 +147,7 @@ impl<'a> Flight<'a> {
 
     fn finish(&mut self, answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         let status = answer.status();
-        let (mut answer, internal) = if status.as_u16() >= 400 && !is_problem(answer.response()) {
+        let (mut answer, internal) = if status.as_u16() >= 400 && !is_written(answer.response()) {
             let error = answer.response().error().and_then(|error| error.as_error::<Problem>());
             let (mut rendered, internal) = match error {
                 Some(problem) => (self.render(problem), problem.internal().map(str::to_owned)),
@@ -279,8 +279,9 @@ fn is_probe(path: &str) -> bool {
     path.starts_with("/health") || path == "/metrics"
 }
 
-fn is_problem(answer: &HttpResponse<BoxBody>) -> bool {
-    answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes() == problem::CONTENT_TYPE.as_bytes())
+/// A handler's own words, as those of `/health`; an error's are the framework's, and a bare status has none.
+fn is_written(answer: &HttpResponse<BoxBody>) -> bool {
+    answer.error().is_none() && !answer.body().size().is_eof()
 }
 
 /// Anybody can invent methods; only known ones become labels.
