@@ -124,7 +124,9 @@ impl<'a> Flight<'a> {
         let client = observer.clients.address(request);
         let (span, span_id) =
             if sampled { traces::root(request, trace_id, &client) } else { (Span::none(), rand::rng().random()) };
-        observer.telemetry.metrics.in_flight.inc();
+        if !is_probe(request.path()) {
+            observer.telemetry.metrics.in_flight.inc();
+        }
         Self {
             observer,
             context: Arc::new(RequestContext {
@@ -213,8 +215,8 @@ impl<'a> Flight<'a> {
         }
         if !is_probe(&self.path) {
             self.observer.telemetry.metrics.error_rate.record(status >= 400);
+            self.observer.telemetry.metrics.in_flight.dec();
         }
-        self.observer.telemetry.metrics.in_flight.dec();
         self.complete_span(method, route, status);
         self.log(method, route, status, took.as_secs_f64() * 1000.0, internal);
     }
