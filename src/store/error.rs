@@ -16,6 +16,12 @@ pub enum StoreError {
     /// The statement took longer than it may.
     #[error("the database did not answer in time")]
     Timeout,
+    /// The server is a standby, or was told to refuse writes.
+    #[error("the database takes no writes")]
+    ReadOnly,
+    /// Other transactions were faster, every time.
+    #[error("the transaction lost every race: {0}")]
+    Contended(String),
     /// A unique index refused the row; holds the index's name.
     #[error("a unique index refused the row: {0}")]
     Conflict(String),
@@ -44,6 +50,8 @@ impl StoreError {
             Self::PoolTimeout => "pool_timeout",
             Self::Unreachable(_) => "unreachable",
             Self::Timeout => "timeout",
+            Self::ReadOnly => "read_only",
+            Self::Contended(_) => "contended",
             Self::Conflict(_) => "conflict",
             Self::Other(_) => "other",
         }
@@ -81,6 +89,10 @@ impl From<&tokio_postgres::Error> for StoreError {
                 Self::Conflict(constraint.unwrap_or_default().to_owned())
             }
             Some(&SqlState::QUERY_CANCELED) => Self::Timeout,
+            Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Self::ReadOnly,
+            Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED) => {
+                Self::Contended(chain(error))
+            }
             Some(state)
                 if state.code().starts_with("57P") || state.code().starts_with("08") || state.code() == "53300" =>
             {
