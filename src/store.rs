@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool, PoolError, Transaction};
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::Instrument;
 
 use self::error::{Remedy, StoreError, remedy};
@@ -26,6 +28,8 @@ use crate::telemetry::metrics::{DatabaseLabels, Metrics, PoolLabels, count};
 const ATTEMPTS: u32 = 3;
 /// Added to the server's own timeout, so that the server, which cleans up better, is first.
 const GRACE: Duration = Duration::from_secs(1);
+/// A server that doesn't take a cancellation within this time is gone.
+const CANCEL: Duration = Duration::from_secs(1);
 /// Connections beyond the minimum are closed when nobody has used them for this long.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -34,6 +38,10 @@ const IDLE: Duration = Duration::from_secs(600);
 pub struct Store {
     pool: Pool,
     config: Arc<DatabaseConfig>,
+    /// Longest time for one operation, waiting for its connection included.
+    patience: Duration,
+    tls: MakeRustlsConnect,
+    runtime: Handle,
     metrics: Metrics,
 }
 
@@ -41,40 +49,39 @@ pub struct Store {
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl Store {
-    /// A store that connects when it is first used.
+    /// A store that connects when it is first used; its connections live on the current runtime.
     ///
     /// # Errors
     /// When the pool can't be made from the settings.
-    pub fn new(config: &DatabaseConfig, metrics: Metrics) -> anyhow::Result<Self> {
+    pub fn new(config: &DatabaseConfig, patience: Duration, metrics: Metrics) -> anyhow::Result<Self> {
         metrics.pool_max.set(count(config.pool_max));
-        Ok(Self { pool: connect::pool(config)?, config: Arc::new(config.clone()), metrics })
+        let (tls, runtime) = (connect::tls(), Handle::current());
+        let pool = connect::pool(config, tls.clone(), runtime.clone())?;
+        Ok(Self { pool, config: Arc::new(config.clone()), patience, tls, runtime, metrics })
     }
 
     /// Runs one statement that reads.
     async fn query(&self, name: &'static str, sql: &'static str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
-        let work = async |connection: &mut Object| {
-            let statement = connection.prepare_cached(sql).await?;
-            connection.query(&statement, params).await
-        };
         self.observed(name, sql, async {
             let mut reconnected = false;
             loop {
                 let mut connection = self.acquire().await?;
-                match self.bounded(work(&mut connection)).await {
+                let work = async |connection: &mut Object| {
+                    let statement = connection.prepare_cached(sql).await?;
+                    connection.query(&statement, params).await
+                };
+                match self.bounded(&mut connection, work).await {
                     Ok(rows) => return Ok(rows),
-                    Err(Failure::Timeout) => {
-                        discard(connection);
-                        return Err(StoreError::Timeout);
-                    }
+                    Err(Failure::Timeout) => return Err(StoreError::Timeout),
                     // A read can be repeated whatever happened to it.
                     Err(Failure::Driver(error)) => match remedy(&error) {
                         Remedy::Reconnect | Remedy::Discard if !reconnected => {
-                            discard(connection);
+                            connection.discard();
                             reconnected = true;
                         }
                         Remedy::Fail | Remedy::Retry => return Err((&error).into()),
                         Remedy::Reconnect | Remedy::Discard => {
-                            discard(connection);
+                            connection.discard();
                             return Err((&error).into());
                         }
                     },
@@ -97,7 +104,7 @@ impl Store {
                 let mut connection = self.acquire().await?;
                 let mut committing = false;
                 let outcome = self
-                    .bounded(async {
+                    .bounded(&mut connection, async |connection: &mut Object| {
                         let transaction = connection.transaction().await?;
                         let value = work(&transaction).await?;
                         committing = true;
@@ -107,10 +114,7 @@ impl Store {
                     .await;
                 let error = match outcome {
                     Ok(value) => return Ok(value),
-                    Err(Failure::Timeout) => {
-                        discard(connection);
-                        return Err(StoreError::Timeout);
-                    }
+                    Err(Failure::Timeout) => return Err(StoreError::Timeout),
                     Err(Failure::Driver(error)) => error,
                 };
                 let again = match remedy(&error) {
@@ -120,7 +124,7 @@ impl Store {
                     Remedy::Discard | Remedy::Fail => false,
                 };
                 if matches!(remedy(&error), Remedy::Reconnect | Remedy::Discard) {
-                    discard(connection);
+                    connection.discard();
                 }
                 if !again {
                     return Err((&error).into());
@@ -140,25 +144,36 @@ impl Store {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that takes a connection from the pool")]
-    async fn acquire(&self) -> Result<Object, StoreError> {
+    async fn acquire(&self) -> Result<Lease<'_>, StoreError> {
         let started = Instant::now();
         let connection = self.pool.get().await;
         self.metrics.pool_wait.observe(started.elapsed().as_secs_f64());
-        connection.map_err(|error| match error {
+        let connection = connection.map_err(|error| match error {
             PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => {
                 self.metrics.pool_timeouts.inc();
                 StoreError::PoolTimeout
             }
             PoolError::Backend(error) => StoreError::from(&error),
             other => StoreError::Unreachable(other.to_string()),
-        })
+        })?;
+        Ok(Lease { store: self, connection: Some(connection), busy: false })
     }
 
-    async fn bounded<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Failure> {
-        match timeout(self.config.command_timeout + GRACE, work).await {
-            Ok(result) => result.map_err(Failure::Driver),
-            Err(_) => Err(Failure::Timeout),
-        }
+    async fn bounded<T>(
+        &self,
+        lease: &mut Lease<'_>,
+        work: impl AsyncFnOnce(&mut Object) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Failure> {
+        let Some(connection) = &mut lease.connection else { return Err(Failure::Timeout) };
+        lease.busy = true;
+        let outcome = timeout(self.config.command_timeout + GRACE, work(connection)).await;
+        lease.busy = outcome.is_err();
+        outcome.map_err(|_| Failure::Timeout)?.map_err(Failure::Driver)
+    }
+
+    /// The server may have gone without a word: idle connections that nobody has used since are as suspect.
+    fn suspect(&self, since: Instant) {
+        self.pool.retain(|_, usage| usage.last_used() < since.elapsed());
     }
 
     async fn observed<T>(
@@ -177,7 +192,10 @@ impl Store {
             otel.status_code = tracing::field::Empty,
         );
         let started = Instant::now();
-        let result = work.instrument(span.clone()).await;
+        let result = timeout(self.patience, work.instrument(span.clone())).await.unwrap_or_else(|_| {
+            self.suspect(started);
+            Err(StoreError::Timeout)
+        });
         let error_type = result.as_ref().err().map_or("", StoreError::kind);
         if !error_type.is_empty() {
             span.record("error.type", error_type);
@@ -191,9 +209,9 @@ impl Store {
     /// Keeps the minimum of connections open, closes idle ones above it, and shows both in the metrics.
     pub async fn maintain(&self) {
         let mut spare = self.pool.status().size.saturating_sub(self.config.pool_min);
-        self.pool.retain(|_, usage| {
-            let keep = usage.last_used() < IDLE || spare == 0;
-            spare -= usize::from(!keep);
+        self.pool.retain(|connection, usage| {
+            let keep = !connection.is_closed() && (usage.last_used() < IDLE || spare == 0);
+            spare = spare.saturating_sub(usize::from(!keep));
             keep
         });
         if self.pool.status().size < self.config.pool_min {
@@ -238,7 +256,26 @@ enum Failure {
     Driver(tokio_postgres::Error),
 }
 
-/// Takes a connection out of the pool for good; its state isn't known.
-fn discard(connection: Object) {
-    drop(Object::take(connection));
+/// A connection on loan. One that is dropped in the middle of a statement doesn't go back to the pool, where the next
+/// caller would wait for that statement, and the server is asked to end it.
+struct Lease<'a> {
+    store: &'a Store,
+    connection: Option<Object>,
+    busy: bool,
+}
+
+impl Lease<'_> {
+    /// Takes the connection out of the pool for good; its state isn't known.
+    fn discard(mut self) {
+        drop(self.connection.take().map(Object::take));
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take_if(|_| self.busy) else { return };
+        let (token, tls) = (connection.cancel_token(), self.store.tls.clone());
+        drop(Object::take(connection));
+        self.store.runtime.spawn(timeout(CANCEL, async move { token.cancel_query(tls).await }));
+    }
 }
