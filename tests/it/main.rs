@@ -2,4 +2,10 @@
 
 mod support;
 
+mod concurrency;
+mod faults_postgres;
+mod faults_redis;
+mod lifecycle;
+mod robustness;
+mod store;
 mod users;

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 pub const TOKEN: &str = "test-token";
 
 /// Generous: it bounds what hangs, and measures nothing.
-const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// A running service. Ends with the value, and its database and Redis with it.
 pub struct TestApp {

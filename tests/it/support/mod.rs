@@ -1,5 +1,14 @@
 //! A running service with servers of its own, spoken to over HTTP alone.
 
 mod app;
+mod load;
+mod metrics;
+mod postgres;
+mod raw;
+mod sql;
 
-pub use app::{Answer, TOKEN, TestApp};
+pub use app::{Builder, LIMIT, TOKEN, TestApp, client, database, program};
+pub use load::{Load, USERS};
+pub use postgres::{OwnPostgres, SOON};
+pub use raw::Connection;
+pub use sql::Sql;
