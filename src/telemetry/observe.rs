@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
@@ -149,7 +149,7 @@ impl<'a> Flight<'a> {
 
     fn finish(&mut self, answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         let status = answer.status();
-        let (mut answer, internal) = if status.as_u16() >= 400 && !is_written(answer.response()) {
+        let (mut answer, internal) = if status.as_u16() >= 400 && lacks_body(answer.response()) {
             let error = answer.response().error().and_then(|error| error.as_error::<Problem>());
             let (mut rendered, internal) = match error {
                 Some(problem) => (self.render(problem), problem.internal().map(str::to_owned)),
@@ -281,9 +281,9 @@ fn is_probe(path: &str) -> bool {
     path.starts_with("/health") || path == "/metrics"
 }
 
-/// A handler's own words, as those of `/health`; an error's are the framework's, and a bare status has none.
-fn is_written(answer: &HttpResponse<BoxBody>) -> bool {
-    answer.error().is_none() && !answer.body().size().is_eof()
+/// Errors come without a body or with the framework's own; what a handler wrote, such as a 503 of `/health`, is kept.
+fn lacks_body(answer: &HttpResponse<BoxBody>) -> bool {
+    answer.error().is_some() || matches!(answer.body().size(), BodySize::None | BodySize::Sized(0))
 }
 
 /// Anybody can invent methods; only known ones become labels.

@@ -4,7 +4,7 @@ use devkit::wait_until;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Connection, LIMIT, Sql, TestApp};
+use crate::support::{LIMIT, Sql, TestApp, Wire};
 
 /// A service with this many users, and a session beside it.
 async fn with_users(count: i64) -> (TestApp, Sql) {
@@ -51,7 +51,7 @@ async fn every_one_of_many_cold_users_is_loaded_once() {
 #[tokio::test]
 async fn a_client_that_resets_in_mid_load_changes_nothing_for_the_others() {
     let app = with_compute_time("4s").await;
-    let mut first = Connection::open(&app.url).await.unwrap();
+    let mut first = Wire::open(&app.url).await.unwrap();
     first.send_get("/api/data/7", "").await.unwrap();
     app.wait_for_in_flight("the first request is there", |count| count >= 1.0).await;
     let others = async { join_all((0..20).map(|_| app.get("/api/data/7"))).await };
@@ -75,7 +75,7 @@ async fn a_client_that_resets_in_mid_load_changes_nothing_for_the_others() {
 #[tokio::test]
 async fn a_load_whose_every_client_has_gone_fills_the_cache() {
     let app = with_compute_time("1s").await;
-    let mut client = Connection::open(&app.url).await.unwrap();
+    let mut client = Wire::open(&app.url).await.unwrap();
     client.send_get("/api/data/7", "").await.unwrap();
     app.wait_for_in_flight("the request is there", |count| count >= 1.0).await;
     client.reset();
@@ -93,14 +93,14 @@ async fn the_number_of_requests_in_flight_returns_to_zero() {
     let app = with_compute_time("2s").await;
     let mut clients = Vec::new();
     for id in 0..50 {
-        let mut client = Connection::open(&app.url).await.unwrap();
+        let mut client = Wire::open(&app.url).await.unwrap();
         client.send_get(&format!("/api/data/{id}"), "").await.unwrap();
         clients.push(client);
     }
     app.wait_for_in_flight("all requests are there", |count| count >= 50.0).await;
 
     let (leaving, staying) = (clients.split_off(25), clients);
-    leaving.into_iter().for_each(Connection::reset);
+    leaving.into_iter().for_each(Wire::reset);
     for mut client in staying {
         assert_eq!(client.answer().await.unwrap().status, 200);
     }
@@ -114,7 +114,7 @@ async fn a_write_whose_client_resets_is_carried_out_and_invalidates() {
     let (app, sql) = with_users(1).await;
     assert_eq!(app.get("/api/users/1").await.status, 200);
     sql.run("begin; select from users where id = 1 for update").await;
-    let mut client = Connection::open(&app.url).await.unwrap();
+    let mut client = Wire::open(&app.url).await.unwrap();
     let body = json!({"name": "New Name", "email": "user1@example.com"}).to_string();
     client.send_json("PUT", "/api/users/1", &body).await.unwrap();
     sql.wait_for_waiting(1).await;

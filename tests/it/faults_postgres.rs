@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::support::{Connection, LIMIT, OwnPostgres, SOON, Sql, TestApp};
+use crate::support::{LIMIT, OwnPostgres, SOON, Sql, TestApp, Wire};
 
 /// Well above the 3 s of REQUEST_TIMEOUT here; what takes longer than this waits for something it must not wait for.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -212,7 +212,7 @@ async fn a_statement_takes_no_longer_than_configured() {
 async fn a_cancelled_query_holds_no_connection() {
     let (app, sql) = with_one_connection(&[("REQUEST_TIMEOUT", "20s"), ("DATABASE_COMMAND_TIMEOUT", "250s")]).await;
     sql.lock_users().await;
-    let mut client = Connection::open(&app.url).await.unwrap();
+    let mut client = Wire::open(&app.url).await.unwrap();
     client.send_get("/api/users", "").await.unwrap();
     sql.wait_for_waiting(1).await;
 

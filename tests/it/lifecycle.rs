@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Connection, LIMIT, OwnPostgres, Sql, TestApp, program};
+use crate::support::{LIMIT, OwnPostgres, Sql, TestApp, Wire, program};
 
 /// The names of the phases in the order of the log.
 fn phases(app: &TestApp) -> Vec<String> {
@@ -45,7 +45,7 @@ async fn a_signal_walks_through_the_phases_in_order() {
 #[tokio::test]
 async fn while_draining_requests_are_answered_but_the_probe_sends_them_away() {
     let app = TestApp::builder().env("DRAIN_DELAY", "20s").start().await;
-    let mut kept = Connection::open(&app.url).await.unwrap();
+    let mut kept = Wire::open(&app.url).await.unwrap();
     kept.send_get("/api/data/1", "").await.unwrap();
     assert!(!kept.answer().await.unwrap().closes());
 
@@ -60,7 +60,7 @@ async fn while_draining_requests_are_answered_but_the_probe_sends_them_away() {
     assert_eq!(answer.status, 200);
     assert!(answer.closes(), "{}", answer.head);
     assert!(kept.ended().await);
-    let mut new = Connection::open(&app.url).await.unwrap();
+    let mut new = Wire::open(&app.url).await.unwrap();
     new.send_get("/api/data/2", "").await.unwrap();
     let answer = new.answer().await.unwrap();
     assert_eq!(answer.status, 200);
@@ -81,7 +81,7 @@ struct Seen {
 async fn keep_asking(url: String, client: usize, seen: Arc<Seen>) -> Vec<String> {
     let mut unknown = Vec::new();
     let mut turn = 0;
-    'connections: while let Ok(mut connection) = Connection::open(&url).await {
+    'connections: while let Ok(mut connection) = Wire::open(&url).await {
         for nth in 0.. {
             turn += 1;
             if seen.stop.load(Ordering::SeqCst) {
@@ -170,8 +170,8 @@ async fn with_compute_time(time: &str, settings: &[(&str, &str)]) -> TestApp {
 }
 
 /// A client that waits for a value of `/api/data`.
-async fn waiting_client(app: &TestApp) -> Connection {
-    let mut client = Connection::open(&app.url).await.unwrap();
+async fn waiting_client(app: &TestApp) -> Wire {
+    let mut client = Wire::open(&app.url).await.unwrap();
     client.send_get("/api/data/slow", "").await.unwrap();
     app.wait_for_in_flight("the request is there", |count| count >= 1.0).await;
     client
@@ -194,10 +194,10 @@ async fn a_slow_request_under_way_is_finished() {
 #[tokio::test]
 async fn idle_connections_do_not_delay_the_exit() {
     let mut app = TestApp::builder().env("SHUTDOWN_TIMEOUT", "60s").start().await;
-    let mut idle = Connection::open(&app.url).await.unwrap();
+    let mut idle = Wire::open(&app.url).await.unwrap();
     idle.send_get("/api/data/1", "").await.unwrap();
     idle.answer().await.unwrap();
-    let _silent = Connection::open(&app.url).await.unwrap();
+    let _silent = Wire::open(&app.url).await.unwrap();
 
     app.signal("TERM");
 
@@ -257,9 +257,9 @@ async fn frozen_servers_do_not_delay_the_exit_beyond_its_deadline() {
     let mut app = builder.env("DATABASE_ACQUIRE_TIMEOUT", "100s").start().await;
     postgres.server.freeze().unwrap();
     app.redis.as_ref().unwrap().freeze().unwrap();
-    let mut read = Connection::open(&app.url).await.unwrap();
+    let mut read = Wire::open(&app.url).await.unwrap();
     read.send_get("/api/users/7", "").await.unwrap();
-    let mut write = Connection::open(&app.url).await.unwrap();
+    let mut write = Wire::open(&app.url).await.unwrap();
     write.send_json("PUT", "/api/users/8", r#"{"name":"A","email":"a@example.com"}"#).await.unwrap();
     app.wait_for_in_flight("both requests are there", |count| count >= 2.0).await;
 
@@ -279,7 +279,7 @@ async fn a_write_whose_client_has_gone_is_finished_before_the_exit() {
     // The one connection is made on behalf of a request.
     assert_eq!(app.get("/api/users").await.status, 200);
     sql.run("begin; select from users where id = 1 for update").await;
-    let mut client = Connection::open(&app.url).await.unwrap();
+    let mut client = Wire::open(&app.url).await.unwrap();
     let body = json!({"name": "New Name", "email": "user1@example.com"}).to_string();
     client.send_json("PUT", "/api/users/1", &body).await.unwrap();
     sql.wait_for_waiting(1).await;
@@ -288,7 +288,7 @@ async fn a_write_whose_client_has_gone_is_finished_before_the_exit() {
     wait_until("the reset is counted", LIMIT, counted).await.unwrap();
 
     app.signal("TERM");
-    let refused = async || Connection::open(&app.url).await.is_err();
+    let refused = async || Wire::open(&app.url).await.is_err();
     wait_until("no connection is taken any more", LIMIT, refused).await.unwrap();
     wait_until("the threads for requests have ended", LIMIT, async || !has_workers(app.pid())).await.unwrap();
     sql.unlock().await;
@@ -357,7 +357,7 @@ async fn with_stdout(stdout: Stdio) -> (tokio::process::Child, String, devkit::D
 
 /// Fills any buffer between the service and its output, and returns how many lines were dropped.
 async fn log_much(url: &str) -> f64 {
-    let mut connection = Connection::open(url).await.unwrap();
+    let mut connection = Wire::open(url).await.unwrap();
     let path = format!("/{}", "x".repeat(8000));
     for _ in 0..500 {
         connection.send_get(&path, "").await.unwrap();
@@ -400,11 +400,11 @@ async fn idle_connections_keep_no_new_ones_out() {
     let app = TestApp::start().await;
     let mut idle = Vec::new();
     for _ in 0..500 {
-        idle.push(Connection::open(&app.url).await.unwrap());
+        idle.push(Wire::open(&app.url).await.unwrap());
     }
 
     for id in 0..20 {
-        let mut new = Connection::open(&app.url).await.unwrap();
+        let mut new = Wire::open(&app.url).await.unwrap();
         new.send_get(&format!("/api/data/{id}"), "").await.unwrap();
         let answer = timeout(LIMIT, new.answer()).await.expect("an answer").unwrap();
         assert_eq!(answer.status, 200);
@@ -419,7 +419,7 @@ async fn a_balancer_in_between_that_goes_away_leaves_nothing_behind() {
     let through = format!("http://{}", proxy.addr());
     let mut clients = Vec::new();
     for id in 0..20 {
-        let mut client = Connection::open(&through).await.unwrap();
+        let mut client = Wire::open(&through).await.unwrap();
         client.send_get(&format!("/api/data/{id}"), "").await.unwrap();
         clients.push(client);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::support::{Connection, LIMIT, TestApp};
+use crate::support::{LIMIT, TestApp, Wire};
 
 /// Asserts that the service is as well as before.
 async fn assert_well(app: &TestApp) {
@@ -29,7 +29,7 @@ async fn malformed_requests_are_refused_and_their_connections_closed() {
         format!("GET / HTTP/1.1\r\nHost: a\r\nX-Long: {long}\r\n\r\n"),
         format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
     ] {
-        let mut client = Connection::open(&app.url).await.unwrap();
+        let mut client = Wire::open(&app.url).await.unwrap();
         // The service may answer and close before it has read all.
         let _ = client.send(&bytes).await;
         let shown = &bytes[..bytes.len().min(60)];
@@ -45,7 +45,7 @@ async fn malformed_requests_are_refused_and_their_connections_closed() {
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let app = TestApp::start().await;
-    let mut client = Connection::open(&app.url).await.unwrap();
+    let mut client = Wire::open(&app.url).await.unwrap();
     let request = |id: i32| format!("GET /api/data/{id} HTTP/1.1\r\nHost: a\r\n\r\n");
 
     client.send((0..20).map(request).collect::<String>()).await.unwrap();
@@ -61,7 +61,7 @@ async fn pipelined_requests_are_answered_in_order() {
 #[tokio::test]
 async fn a_head_that_never_ends_is_given_up() {
     let app = TestApp::start().await;
-    let mut client = Connection::open(&app.url).await.unwrap();
+    let mut client = Wire::open(&app.url).await.unwrap();
     client.send("GET /api/data/1 HTTP/1.1\r\nHost: a\r\n").await.unwrap();
     let slowly = async {
         while client.send("X-Slow: 1\r\n").await.is_ok() {
@@ -75,7 +75,7 @@ async fn a_head_that_never_ends_is_given_up() {
 #[tokio::test]
 async fn a_body_that_never_ends_is_given_up() {
     let app = TestApp::builder().env("REQUEST_TIMEOUT", "1s").start().await;
-    let mut client = Connection::open(&app.url).await.unwrap();
+    let mut client = Wire::open(&app.url).await.unwrap();
     let head = format!("PUT /api/users/1 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n", crate::support::TOKEN);
     client.send(format!("{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{")).await.unwrap();
 
@@ -89,7 +89,7 @@ async fn a_body_that_never_ends_is_given_up() {
 #[tokio::test]
 async fn a_client_that_reads_nothing_holds_up_nobody() {
     let app = TestApp::start().await;
-    let mut deaf = Connection::open(&app.url).await.unwrap();
+    let mut deaf = Wire::open(&app.url).await.unwrap();
     let request = "GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n".repeat(200);
     // The answers fill every buffer on the way, so that not even all of the requests are taken.
     let _ = timeout(Duration::from_secs(1), deaf.send(&request)).await;

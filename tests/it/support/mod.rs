@@ -4,11 +4,11 @@ mod app;
 mod load;
 mod metrics;
 mod postgres;
-mod raw;
 mod sql;
+mod wire;
 
 pub use app::{Builder, LIMIT, TOKEN, TestApp, client, database, program};
 pub use load::{Load, USERS};
 pub use postgres::{OwnPostgres, SOON};
-pub use raw::Connection;
 pub use sql::Sql;
+pub use wire::Wire;

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// One connection.
-pub struct Connection {
+pub struct Wire {
     stream: TcpStream,
     /// Read, but not yet part of an answer.
     rest: Vec<u8>,
@@ -28,7 +28,7 @@ impl RawAnswer {
     }
 }
 
-impl Connection {
+impl Wire {
     pub async fn open(url: &str) -> Result<Self> {
         let stream = TcpStream::connect(url.trim_start_matches("http://")).await?;
         stream.set_nodelay(true)?;
