@@ -43,6 +43,11 @@ pub struct Policies {
     pub data: Policy,
 }
 
+/// How long a request lets the database take: less than the cache waits for it, so that the answer names the cause.
+fn patience(config: &Config) -> Duration {
+    config.http.request_timeout.mul_f64(0.8)
+}
+
 impl Policies {
     fn new(config: &Config) -> Self {
         let CacheConfig { l1_ttl, l2_ttl, fail_safe, .. } = config.cache;
@@ -77,7 +82,7 @@ impl App {
         let tiers = tiers.build().context("the cache")?;
         tiers.metrics().register(&mut registry);
         Ok(Self {
-            store: Store::new(&config.database, telemetry.metrics.clone())?,
+            store: Store::new(&config.database, patience(&config), telemetry.metrics.clone())?,
             policies: Policies::new(&config),
             cache: tiers,
             redis,

@@ -137,14 +137,16 @@ impl Checker {
                 None => connect(&self.database).await?,
             };
             client.simple_query("select 1").await?;
-            Ok::<_, tokio_postgres::Error>(client)
+            anyhow::Ok(client)
         };
         match timeout(LIMIT, ask).await {
             Ok(Ok(client)) => {
                 *kept = Some(client);
                 Verdict::Healthy
             }
-            Ok(Err(error)) if error.code().is_some() => Verdict::Unhealthy("refused".to_owned()),
+            Ok(Err(error)) if error.downcast_ref().and_then(tokio_postgres::Error::code).is_some() => {
+                Verdict::Unhealthy("refused".to_owned())
+            }
             Ok(Err(_)) => Verdict::Unhealthy("connection failed".to_owned()),
             Err(_) => Verdict::Unhealthy("timeout".to_owned()),
         }

@@ -59,8 +59,15 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("no threads to run on")?;
+    let exit = runtime.block_on(run(config));
+    // Not waited for: what blocks a thread, such as the search for a name, would hold up the exit.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let signals = Signals::listen().context("can't listen for signals")?;
     let mut registry = Registry::default();
     let telemetry = Telemetry::start(&config.telemetry, &mut registry)?;

@@ -14,7 +14,7 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::middleware::from_fn;
 use actix_web::{HttpServer, web};
 use anyhow::Context;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use self::limits::Limits;
 use self::problem::Problem;
@@ -26,6 +26,9 @@ use crate::telemetry::observe::{Observer, observe};
 /// Longer than balancers keep idle connections, so that it is they who close them.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const BACKLOG: u32 = 4096;
+/// A stop without grace takes milliseconds. While one with grace is under way the framework hears of no other; then
+/// the end of the process closes what is left.
+const STOP_NOW: Duration = Duration::from_millis(200);
 
 /// A service that listens but doesn't run yet, so that its port is known.
 pub struct Service {
@@ -86,16 +89,16 @@ impl Service {
             () = signals.next() => {}
             () = app.lifecycle.died() => {}
         }
-        let hurried = tokio::select! {
-            () = drain(&app, &servers) => false,
-            () = signals.next() => true,
+        let clean = tokio::select! {
+            finished = drain(&app, &servers) => finished,
+            () = signals.next() => {
+                tracing::warn!("a second signal: stopping at once");
+                servers.stop_now().await;
+                false
+            }
         };
-        if hurried {
-            tracing::warn!("a second signal: stopping at once");
-            servers.stop_now().await;
-        }
         app.lifecycle.advance(Phase::Stopped);
-        if hurried || app.lifecycle.failed() { Outcome::Failed } else { Outcome::Clean }
+        if clean && !app.lifecycle.failed() { Outcome::Clean } else { Outcome::Failed }
     }
 }
 
@@ -106,30 +109,35 @@ struct Handles {
 
 impl Handles {
     async fn stop_now(&self) {
-        self.api.stop(false).await;
-        if let Some(management) = &self.management {
-            management.stop(false).await;
-        }
+        let stop = async {
+            self.api.stop(false).await;
+            if let Some(management) = &self.management {
+                management.stop(false).await;
+            }
+        };
+        let _ = timeout(STOP_NOW, stop).await;
     }
 }
 
-/// The ordered stop, its times counted from now: say so, keep accepting, finish, then the background.
-async fn drain(app: &App, servers: &Handles) {
+/// The ordered stop, its times counted from now: say so, keep accepting, finish, then the background. Returns whether
+/// every request was finished.
+async fn drain(app: &App, servers: &Handles) -> bool {
     let process = &app.config.process;
     let now = Instant::now();
     let deadline = now + process.shutdown_timeout;
     app.lifecycle.advance(Phase::Draining);
     sleep_until(now + process.drain_delay).await;
     app.lifecycle.advance(Phase::Stopping);
-    if timeout_at(deadline, servers.api.stop(true)).await.is_err() {
+    let finished = timeout_at(deadline, servers.api.stop(true)).await.is_ok();
+    if !finished {
         tracing::warn!("requests did not end in time");
-        servers.api.stop(false).await;
     }
     app.stop(deadline).await;
     // Last of the servers, so that probes were answered throughout.
     if let Some(management) = &servers.management {
         let _ = timeout_at(deadline.max(Instant::now() + Duration::from_millis(100)), management.stop(true)).await;
     }
+    finished
 }
 
 fn listen(

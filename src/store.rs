@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool, PoolError, Status, Transaction};
 use futures_util::future::BoxFuture;
-use tokio::time::error::Elapsed;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::Instrument;
 
 use self::error::{Remedy, StoreError, remedy};
@@ -27,6 +28,8 @@ use crate::telemetry::metrics::{Metrics, count};
 const ATTEMPTS: u32 = 3;
 /// Added to the server's own timeout, so that the server, which cleans up better, is first.
 const GRACE: Duration = Duration::from_secs(1);
+/// A server that doesn't take a cancellation within this time is gone.
+const CANCEL: Duration = Duration::from_secs(1);
 /// Connections beyond the minimum are closed when nobody has used them for this long.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -35,17 +38,22 @@ const IDLE: Duration = Duration::from_secs(600);
 pub struct Store {
     pool: Pool,
     config: Arc<DatabaseConfig>,
+    /// Longest time for one operation, waiting for its connection included.
+    patience: Duration,
+    tls: MakeRustlsConnect,
+    runtime: Handle,
     metrics: Metrics,
 }
 
 type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
-type Outcome<T> = Result<Result<T, Error>, Elapsed>;
 
 impl Store {
-    /// A store that connects when it is first used.
-    pub fn new(config: &DatabaseConfig, metrics: Metrics) -> anyhow::Result<Self> {
+    /// A store that connects when it is first used; its connections live on the current runtime.
+    pub fn new(config: &DatabaseConfig, patience: Duration, metrics: Metrics) -> anyhow::Result<Self> {
         metrics.pool_max.set(count(config.pool_max));
-        Ok(Self { pool: connect::pool(config)?, config: Arc::new(config.clone()), metrics })
+        let (tls, runtime) = (connect::tls(), Handle::current());
+        let pool = connect::pool(config, tls.clone(), runtime.clone())?;
+        Ok(Self { pool, config: Arc::new(config.clone()), patience, tls, runtime, metrics })
     }
 
     /// Runs one statement that reads.
@@ -54,14 +62,14 @@ impl Store {
             let mut attempt = 0;
             loop {
                 attempt += 1;
-                let connection = self.acquire().await?;
-                let work = async {
+                let mut lease = self.acquire().await?;
+                let work = async |connection: &mut Object| {
                     let statement = connection.prepare_cached(sql).await?;
                     connection.query(&statement, params).await
                 };
-                let outcome = self.bounded(work).await;
+                let outcome = self.bounded(&mut lease, work).await;
                 // A read can be repeated whatever happened to it.
-                if let Some(rows) = settle(connection, outcome, attempt, |_| true)? {
+                if let Some(rows) = settle(lease, outcome, attempt, |_| true)? {
                     return Ok(rows);
                 }
             }
@@ -80,19 +88,19 @@ impl Store {
             let mut attempt = 0;
             loop {
                 attempt += 1;
-                let mut connection = self.acquire().await?;
+                let mut lease = self.acquire().await?;
                 let mut committing = false;
-                let whole = async {
+                let whole = async |connection: &mut Object| {
                     let transaction = connection.transaction().await?;
                     let value = work(&transaction).await?;
                     committing = true;
                     transaction.commit().await?;
                     Ok(value)
                 };
-                let outcome = self.bounded(whole).await;
+                let outcome = self.bounded(&mut lease, whole).await;
                 // Once COMMIT was sent, only an answer tells what it did.
                 let harmless = |error: &Error| error.code().is_some() || (!committing && error.is_closed());
-                if let Some(value) = settle(connection, outcome, attempt, harmless)? {
+                if let Some(value) = settle(lease, outcome, attempt, harmless)? {
                     return Ok(value);
                 }
             }
@@ -106,22 +114,36 @@ impl Store {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that takes a connection from the pool")]
-    async fn acquire(&self) -> Result<Object, StoreError> {
+    async fn acquire(&self) -> Result<Lease<'_>, StoreError> {
         let started = Instant::now();
         let connection = self.pool.get().await;
         self.metrics.pool_wait.observe(started.elapsed().as_secs_f64());
-        connection.map_err(|error| match error {
+        let connection = connection.map_err(|error| match error {
             PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => {
                 self.metrics.pool_timeouts.inc();
                 StoreError::PoolTimeout
             }
             PoolError::Backend(error) => StoreError::from(&error),
             other => StoreError::Unreachable(other.to_string()),
-        })
+        })?;
+        Ok(Lease { store: self, connection: Some(connection), busy: false })
     }
 
-    async fn bounded<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Outcome<T> {
-        timeout(self.config.command_timeout + GRACE, work).await
+    async fn bounded<T>(
+        &self,
+        lease: &mut Lease<'_>,
+        work: impl AsyncFnOnce(&mut Object) -> Result<T, Error>,
+    ) -> Option<Result<T, Error>> {
+        let connection = lease.connection.as_mut()?;
+        lease.busy = true;
+        let outcome = timeout(self.config.command_timeout + GRACE, work(connection)).await.ok();
+        lease.busy = outcome.is_none();
+        outcome
+    }
+
+    /// The server may have gone without a word: idle connections that nobody has used since are as suspect.
+    fn suspect(&self, since: Instant) {
+        self.pool.retain(|_, usage| usage.last_used() < since.elapsed());
     }
 
     async fn observed<T>(
@@ -140,7 +162,10 @@ impl Store {
             otel.status_code = tracing::field::Empty,
         );
         let started = Instant::now();
-        let result = work.instrument(span.clone()).await;
+        let result = timeout(self.patience, work.instrument(span.clone())).await.unwrap_or_else(|_| {
+            self.suspect(started);
+            Err(StoreError::Timeout)
+        });
         let error_type = result.as_ref().err().map_or("", StoreError::kind);
         if !error_type.is_empty() {
             span.record("error.type", error_type);
@@ -154,9 +179,9 @@ impl Store {
     /// Keeps the minimum of connections open, closes idle ones above it, and shows both in the metrics.
     pub async fn maintain(&self) {
         let mut spare = self.pool.status().size.saturating_sub(self.config.pool_min);
-        self.pool.retain(|_, usage| {
-            let keep = usage.last_used() < IDLE || spare == 0;
-            spare -= usize::from(!keep);
+        self.pool.retain(|connection, usage| {
+            let keep = !connection.is_closed() && (usage.last_used() < IDLE || spare == 0);
+            spare = spare.saturating_sub(usize::from(!keep));
             keep
         });
         if self.pool.status().size < self.config.pool_min {
@@ -183,26 +208,47 @@ impl Store {
 /// What follows an attempt: its value, its error, or `None` for once more. A lost race is tried again, a lost
 /// connection only once and when that does no harm; a connection whose state isn't known leaves the pool for good.
 fn settle<T>(
-    connection: Object,
-    outcome: Outcome<T>,
+    lease: Lease<'_>,
+    outcome: Option<Result<T, Error>>,
     attempt: u32,
     harmless: impl Fn(&Error) -> bool,
 ) -> Result<Option<T>, StoreError> {
     let error = match outcome {
-        Ok(Ok(value)) => return Ok(Some(value)),
-        Ok(Err(error)) => error,
-        Err(_) => {
-            drop(Object::take(connection));
-            return Err(StoreError::Timeout);
-        }
+        Some(Ok(value)) => return Ok(Some(value)),
+        Some(Err(error)) => error,
+        None => return Err(StoreError::Timeout),
     };
     let again = match remedy(&error) {
         Remedy::Fail => false,
         Remedy::Retry => attempt < ATTEMPTS,
         Remedy::Reconnect => {
-            drop(Object::take(connection));
+            lease.discard();
             attempt == 1 && harmless(&error)
         }
     };
     if again { Ok(None) } else { Err((&error).into()) }
+}
+
+/// A connection on loan. One that is dropped in the middle of a statement doesn't go back to the pool, where the next
+/// caller would wait for that statement, and the server is asked to end it.
+struct Lease<'a> {
+    store: &'a Store,
+    connection: Option<Object>,
+    busy: bool,
+}
+
+impl Lease<'_> {
+    /// Takes the connection out of the pool for good; its state isn't known.
+    fn discard(mut self) {
+        drop(self.connection.take().map(Object::take));
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take_if(|_| self.busy) else { return };
+        let (token, tls) = (connection.cancel_token(), self.store.tls.clone());
+        drop(Object::take(connection));
+        self.store.runtime.spawn(timeout(CANCEL, async move { token.cancel_query(tls).await }));
+    }
 }

@@ -112,6 +112,8 @@ impl From<&StoreError> for Problem {
         let problem = match error {
             StoreError::PoolTimeout | StoreError::Unreachable(_) => unavailable("The database can't be reached."),
             StoreError::Timeout => unavailable("The database did not answer in time."),
+            StoreError::ReadOnly => unavailable("The database takes no writes at the moment."),
+            StoreError::Contended(_) => unavailable("Other writes came first every time; nothing was written."),
             StoreError::Conflict(_) => {
                 Self::new(problem::CONFLICT, "Something with the same unique value exists already.")
             }

@@ -6,7 +6,7 @@ use actix_web::http::header::LOCATION;
 use actix_web::web::{Bytes, Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
-use tiered_cache::{Body, CacheKey, Kind as Found, LoadError, LoadOutcome, Loaded, Read, Tier, Write};
+use tiered_cache::{Body, CacheError, CacheKey, Kind as Found, LoadError, LoadOutcome, Loaded, Read, Tier, Write};
 use tracing::Instrument;
 use utoipa::ToSchema;
 
@@ -79,7 +79,12 @@ pub async fn get_user(app: Data<App>, request: HttpRequest, path: Path<String>) 
     let span = tracing::info_span!("get_user", user.id = id.get());
     let store = app.store.clone();
     let load = async move |_| store.user(id).await.map(found).map_err(|error| Arc::new(error) as LoadError);
-    let hit = app.cache.get_or_load(&key(id), &app.policies.user, Read::Bounded, load).instrument(span).await?;
+    let hit = app.cache.get_or_load(&key(id), &app.policies.user, Read::Bounded, load).instrument(span).await;
+    let hit = hit.map_err(|error| match error {
+        // Loads take their turns, so the database can be late also for one that hasn't begun.
+        CacheError::Timeout => Problem::from(&StoreError::Timeout),
+        other => other.into(),
+    })?;
     match hit.entry.kind {
         Found::NotFound => Err(absent(&hit, NOT_FOUND)),
         Found::Value if hit.tier == Tier::Source => Ok(cached(&request, &hit, just_loaded)),

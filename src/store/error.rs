@@ -12,6 +12,12 @@ pub enum StoreError {
     Unreachable(String),
     #[error("the database did not answer in time")]
     Timeout,
+    /// The server is a standby, or was told to refuse writes.
+    #[error("the database takes no writes")]
+    ReadOnly,
+    /// Other transactions were faster, every time.
+    #[error("the transaction lost every race: {0}")]
+    Contended(String),
     #[error("a unique index refused the row: {0}")]
     Conflict(String),
     /// Anything else is a mistake in the code or the schema.
@@ -37,6 +43,8 @@ impl StoreError {
             Self::PoolTimeout => "pool_timeout",
             Self::Unreachable(_) => "unreachable",
             Self::Timeout => "timeout",
+            Self::ReadOnly => "read_only",
+            Self::Contended(_) => "contended",
             Self::Conflict(_) => "conflict",
             Self::Other(_) => "other",
         }
@@ -67,6 +75,10 @@ impl From<&tokio_postgres::Error> for StoreError {
                 Self::Conflict(constraint.unwrap_or_default().to_owned())
             }
             Some(&SqlState::QUERY_CANCELED) => Self::Timeout,
+            Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Self::ReadOnly,
+            Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED) => {
+                Self::Contended(chain(error))
+            }
             // The server stops or starts, the connection broke, or there are too many.
             Some(state) if ["57P", "08", "53300"].iter().any(|class| state.code().starts_with(class)) => {
                 Self::Unreachable(chain(error))

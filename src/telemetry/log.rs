@@ -41,9 +41,10 @@ struct State {
 impl LogWriter {
     pub fn start(format: LogFormat, out: impl Write + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let drained = Arc::clone(&shared);
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || drain(&drained, out))?;
-        Ok(Self { shared, format, dropped: Counter::default() })
+        let (drained, dropped) = (Arc::clone(&shared), Counter::default());
+        let lost = dropped.clone();
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || drain(&drained, &lost, out))?;
+        Ok(Self { shared, format, dropped })
     }
 
     pub fn line(&self, level: tracing::Level, target: &str) -> Line {
@@ -90,7 +91,7 @@ impl Shared {
 }
 
 /// Lives as long as the process; what is left at the end is [`LogWriter::flush`]'s business.
-fn drain(shared: &Shared, mut out: impl Write) {
+fn drain(shared: &Shared, dropped: &Counter, mut out: impl Write) {
     let mut batch = Vec::new();
     loop {
         let mut state = shared.lock();
@@ -104,8 +105,11 @@ fn drain(shared: &Shared, mut out: impl Write) {
         std::mem::swap(&mut batch, &mut state.waiting);
         (state.writing, state.flush) = (true, false);
         drop(state);
-        // Nobody could be told that stdout is closed.
-        let _ = out.write_all(&batch).and_then(|()| out.flush());
+        if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
+            // Perhaps some were written; nobody knows how many.
+            let lines = batch.iter().filter(|byte| **byte == b'\n').count();
+            dropped.inc_by(lines as u64);
+        }
         batch.clear();
         shared.lock().writing = false;
         shared.changed.notify_all();

@@ -125,7 +125,9 @@ impl<'a> Flight<'a> {
         } else {
             (Span::none(), SpanId::from(rand::rng().random::<u64>()))
         };
-        observer.telemetry.metrics.in_flight.inc();
+        if !probe {
+            observer.telemetry.metrics.in_flight.inc();
+        }
         Self {
             observer,
             context: Arc::new(RequestContext {
@@ -201,8 +203,8 @@ impl<'a> Flight<'a> {
         }
         if !self.probe {
             self.observer.telemetry.metrics.error_rate.record(status >= 400);
+            self.observer.telemetry.metrics.in_flight.dec();
         }
-        self.observer.telemetry.metrics.in_flight.dec();
         self.complete_span(route, status);
         self.log(route, status, took.as_secs_f64() * 1000.0, internal);
     }

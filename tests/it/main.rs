@@ -11,14 +11,18 @@
 mod support;
 
 mod cache_values;
+mod concurrency;
 mod configuration;
 mod data;
 mod documentation;
 mod errors;
+mod faults_postgres;
+mod faults_redis;
 mod headers;
 mod health;
 #[cfg(feature = "all-tests")]
 mod jaeger;
+mod lifecycle;
 mod limits;
 mod logs;
 mod metrics;
@@ -26,8 +30,10 @@ mod migrations;
 mod pages;
 mod ports;
 mod probe_command;
+mod robustness;
 mod routes;
 mod series;
+mod store;
 mod test_endpoint;
 mod traces;
 mod users;

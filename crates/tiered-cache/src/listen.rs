@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cache::Inner;
+use crate::inner::Inner;
 use crate::remote::{Batch, Bus, Phase};
 use crate::{LoadError, outbox};
 
@@ -70,7 +70,7 @@ impl Inner {
             // Clear after the position was taken, detach after clearing: nothing from before survives.
             self.l1.clear();
             self.flights.detach_all();
-            self.metrics.bus_gap(gap);
+            self.metrics.bus_gap(gap.as_str());
         }
         for notice in &batch.notices {
             if notice.origin != self.origin {

@@ -45,7 +45,6 @@ impl Stripes {
 
     fn one(&self, hash: u128) -> &AtomicU64 {
         // The hash is uniform, so any of its bits will do.
-        #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
         &self.each[hash as usize % STRIPES]
     }
 }

@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::cache::Inner;
+use crate::inner::Inner;
 use crate::remote::{Phase, Token};
 use crate::{CacheError, CacheKey, RemoteError, TieredCache, Write, WriteError, outbox};
 

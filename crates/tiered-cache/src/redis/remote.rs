@@ -80,7 +80,7 @@ impl Remote for RedisRemote {
         let mut both = redis::pipe();
         both.cmd("HGET").arg(self.key('c', place.hash)).arg(field(place)).cmd("TIME");
         let (value, time): (Option<Bytes>, (u64, u64)) = self.redis.query_pipeline(&both).await?;
-        Ok(value.map(|value| found(value, time.0 * 1000 + time.1 / 1000)))
+        Ok(value.map(|value| found(&value, time.0 * 1000 + time.1 / 1000)))
     }
 
     async fn acquire(&self, place: Place, token: Token, known: u64) -> Result<Acquired, RemoteError> {
@@ -93,7 +93,7 @@ impl Remote for RedisRemote {
                 let (generation, floor) = (number(answer.get(2)), number(answer.get(3)));
                 Acquired::Granted(Mark { generation, floor, now })
             }
-            b"found" => Acquired::Found(found(Bytes::copy_from_slice(text(answer.get(2))), now)),
+            b"found" => Acquired::Found(found(&Bytes::copy_from_slice(text(answer.get(2))), now)),
             b"held" => Acquired::Held,
             _ => Acquired::Blocked,
         })
@@ -150,7 +150,7 @@ fn generation() -> u64 {
     rand::random_range(1..1 << 53)
 }
 
-fn found(value: Bytes, now: u64) -> Found {
+fn found(value: &Bytes, now: u64) -> Found {
     let (stamp, bytes) = match value.get(..STAMP) {
         Some(digits) => (digits.to_vec(), value.slice(STAMP..)),
         None => (Vec::new(), Bytes::new()),

@@ -211,3 +211,22 @@ async fn a_flood_of_ids_that_do_not_exist_stays_within_l1s_bound() {
     let kept = (0..100).filter(|&id| a.cache.peek(&key(id), &a.policy).is_some()).count();
     assert!(kept >= 80, "only {kept} of 100 hot entries are left");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_probe_tells_a_value_that_stays_old_from_one_that_is_merely_behind() {
+    let (world, source) = (World::new(), Source::new());
+    let a = Replica::with(&world, &source, |builder| builder.probe_every(3)).await;
+    let probes =
+        |result: &str| metric(&a.cache, &format!(r#"cache_consistency_probe_total{{cache="user",result="{result}"}}"#));
+    for _ in 0..4 {
+        a.get().await.unwrap();
+    }
+    until(|| probes("ok") == 1.0).await;
+    // A change that nobody was told of: what the promise is about.
+    source.set_version(2);
+    for _ in 0..4 {
+        a.get().await.unwrap();
+    }
+    until(|| probes("violation") == 1.0).await;
+    assert_eq!(probes("ok"), 1.0);
+}

@@ -144,6 +144,7 @@ impl Source {
             return Err(SourceDown);
         }
         cx.committing();
+        tokio::task::yield_now().await;
         let version = self.bump();
         self.mode.send_modify(|mode| mode.absent = false);
         Ok((version, version))
@@ -166,7 +167,7 @@ impl Replica {
 
     pub async fn with(world: &World, source: &Source, change: impl FnOnce(Builder) -> Builder) -> Self {
         let link = world.link();
-        let builder = TieredCache::builder().remote(Arc::new(link.clone()), link.bus());
+        let builder = TieredCache::builder().remote(Arc::new(link.clone()), link.bus()).probe_every(0);
         let cache = change(builder).build().unwrap();
         until(|| cache.health().fence_open).await;
         Self { cache, link, source: source.clone(), policy: policy() }

@@ -54,6 +54,11 @@ impl World {
         *data = Data { data_set, clock: data.clock, ..Data::default() };
     }
 
+    /// Drops a value and nothing else, as `maxmemory` does.
+    pub fn evict(&self, hash: u128) {
+        self.data.lock().unwrap().values.remove(&hash);
+    }
+
     pub fn trim(&self) {
         let mut data = self.data.lock().unwrap();
         data.trimmed = data.log.len();
@@ -118,8 +123,8 @@ impl Data {
         if Instant::now() >= *dies_at {
             return None;
         }
-        let stored = stamp >> 20;
-        Some(Found { bytes: bytes.clone(), stamp: *stamp, age: Duration::from_millis(now - stored) })
+        let age = Duration::from_millis(now.saturating_sub(*stamp));
+        Some(Found { bytes: bytes.clone(), stamp: *stamp, age })
     }
 
     fn invalidate(&mut self, hashes: &[u128], phase: Phase, origin: u64) {
@@ -293,8 +298,9 @@ impl Remote for Link {
                 } else {
                     mark.1 = mark.1.max(fill.version);
                     let generation = mark.0;
-                    let stamp = (now << 20) | (clock & 0xf_ffff);
                     let fields = data.values.entry(place.hash).or_default();
+                    // Time stands still between awaits here; one stamp must still differ from the next.
+                    let stamp = fields.get(&place.schema).map_or(now, |(last, ..)| now.max(last + 1));
                     fields.insert(place.schema, (stamp, fill.bytes, at + fill.life));
                     Filled::Stored { generation, stamp }
                 }
