@@ -2,8 +2,6 @@
 //!
 //! Fields are named after their settings; meanings, units and defaults stand in [`settings`].
 
-#[cfg(test)]
-mod docs;
 pub mod reader;
 pub mod settings;
 
@@ -326,3 +324,7 @@ fn percent_decoded(text: &str) -> Option<String> {
     }
     String::from_utf8(decoded).ok()
 }
+
+#[cfg(test)]
+#[path = "../tests/unit/config.rs"]
+mod tests;

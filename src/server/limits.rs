@@ -162,13 +162,5 @@ fn nanos(time: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_ipv6_network_is_one_client() {
-        let [a, b] = ["2001:db8::1", "2001:db8::ffff:2"].map(|text| network(text.parse().unwrap()));
-        assert_eq!(a, b);
-        assert_ne!(a, network("2001:db8:0:1::1".parse().unwrap()));
-    }
-}
+#[path = "../../tests/unit/server_limits.rs"]
+mod tests;

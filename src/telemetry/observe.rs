@@ -229,12 +229,8 @@ impl<'a> Flight<'a> {
     }
 
     fn log(&self, route: &str, status: u16, millis: f64, internal: Option<&str>) {
-        let level = match status {
-            // A probe's 503 is an answer, not a failure; what it tells has a line of its own.
-            500.. if self.probe => Level::WARN,
-            500.. => Level::ERROR,
-            _ => Level::INFO,
-        };
+        // A probe's 503 is an answer, not a failure; what it tells has a line of its own.
+        let level = if status >= 500 && !self.probe { Level::ERROR } else { Level::INFO };
         let well = self.probe && status < 400;
         if well || !self.observer.telemetry.logs("access", level) {
             return;

@@ -1,9 +1,13 @@
-//! The pages about settings, made from the table; a test compares them with the files.
+//! The pages about settings are made from the table and compared with the files here.
 
+use std::path::Path;
+
+use super::Config;
+use super::reader::Values;
 use super::settings::{GROUPS, Setting, Source};
 
 /// `docs/configuration.md`.
-pub fn markdown() -> String {
+fn markdown() -> String {
     let mut page = String::from(
         "<!-- Made from src/config/settings.rs; `UPDATE=1 cargo test generated` writes it anew. -->\n\
          # Configuration\n\n\
@@ -33,7 +37,7 @@ fn row(setting: &Setting) -> String {
 }
 
 /// `.env.example`.
-pub fn env_example() -> String {
+fn env_example() -> String {
     let mut file = String::from(
         "# Made from src/config/settings.rs; copy to .env and change. Everything unset has the default shown.\n",
     );
@@ -55,46 +59,38 @@ fn sample(setting: &Setting) -> &'static str {
     }
 }
 
-mod tests {
-    use std::path::Path;
-
-    use super::super::Config;
-    use super::super::reader::Values;
-    use super::*;
-
-    #[expect(clippy::disallowed_methods, reason = "asks whether to write the files; not a setting of the service")]
-    fn assert_generated(file: &str, wanted: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        if std::env::var("UPDATE").is_ok_and(|value| value == "1") {
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, wanted).unwrap();
-        }
-        let found = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(found == wanted, "{file} is not what src/config makes; run `UPDATE=1 cargo test generated`");
+#[expect(clippy::disallowed_methods, reason = "asks whether to write the files; not a setting of the service")]
+fn assert_generated(file: &str, wanted: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var("UPDATE").is_ok_and(|value| value == "1") {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, wanted).unwrap();
     }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == wanted, "{file} is not what src/config makes; run `UPDATE=1 cargo test generated`");
+}
 
-    #[test]
-    fn generated_files_are_up_to_date() {
-        assert_generated("docs/configuration.md", &markdown());
-        assert_generated(".env.example", &env_example());
-    }
+#[test]
+fn generated_files_are_up_to_date() {
+    assert_generated("docs/configuration.md", &markdown());
+    assert_generated(".env.example", &env_example());
+}
 
-    #[test]
-    fn every_value_of_the_env_example_is_valid() {
-        let file = env_example();
-        let pairs = file.lines().filter_map(|line| line.strip_prefix('#')?.split_once('='));
-        let pairs = pairs.filter(|(name, _)| !name.contains(' '));
-        let values = Values::new(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        assert_eq!(Config::read(&values).err().map(|error| error.to_string()), None);
-    }
+#[test]
+fn every_value_of_the_env_example_is_valid() {
+    let file = env_example();
+    let pairs = file.lines().filter_map(|line| line.strip_prefix('#')?.split_once('='));
+    let pairs = pairs.filter(|(name, _)| !name.contains(' '));
+    let values = Values::new(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    assert_eq!(Config::read(&values).err().map(|error| error.to_string()), None);
+}
 
-    #[test]
-    fn every_example_in_a_message_is_valid() {
-        for setting in GROUPS.iter().flat_map(|group| group.settings) {
-            let database = ("DATABASE_URL".to_owned(), "postgres://db/plinth".to_owned());
-            let example = (setting.name.to_owned(), setting.example.to_owned());
-            let config = Config::read(&Values::new([database, example]));
-            assert_eq!(config.err().map(|error| error.to_string()), None, "{}", setting.name);
-        }
+#[test]
+fn every_example_in_a_message_is_valid() {
+    for setting in GROUPS.iter().flat_map(|group| group.settings) {
+        let database = ("DATABASE_URL".to_owned(), "postgres://db/plinth".to_owned());
+        let example = (setting.name.to_owned(), setting.example.to_owned());
+        let config = Config::read(&Values::new([database, example]));
+        assert_eq!(config.err().map(|error| error.to_string()), None, "{}", setting.name);
     }
 }
