@@ -50,10 +50,10 @@ fn patience(config: &Config) -> Duration {
 
 impl Policies {
     fn new(config: &Config) -> Self {
-        let CacheConfig { l1_ttl, l2_ttl, fail_safe, .. } = config.cache;
+        let CacheConfig { l1_ttl, l2_ttl, l3_ttl, fail_safe, .. } = config.cache;
         // A little less than the request's own, so that the client gets the answer that names the cause.
         let hard_timeout = config.http.request_timeout.mul_f64(0.9);
-        let policy = |cache| Policy { l1_ttl, l2_ttl, fail_safe, hard_timeout, ..Policy::new(cache) };
+        let policy = |cache| Policy { l1_ttl, l2_ttl, l3_ttl, fail_safe, hard_timeout, ..Policy::new(cache) };
         Self { user: policy("user"), data: policy("data") }
     }
 }
@@ -74,15 +74,26 @@ impl App {
             timeout: cache.redis_timeout,
         });
         let redis = redis.map(|redis| Redis::new(redis, runtime.clone())).transpose().context("Redis")?;
-        let mut tiers =
-            TieredCache::builder().runtime(runtime).l1(cache.l1_max_bytes).namespace(env!("CARGO_PKG_NAME"));
+        let store = Store::new(&config.database, patience(&config), telemetry.metrics.clone())?;
+        // Some connections stay for writes and lists, whatever is being loaded.
+        let loads = (config.database.pool_max * 7 / 10).max(1);
+        let mut tiers = TieredCache::builder()
+            .runtime(runtime)
+            .l1(cache.l1_max_bytes)
+            .namespace(env!("CARGO_PKG_NAME"))
+            .load_gate(loads, config.http.max_in_flight)
+            .longest_write(store.longest_write())
+            .outbox(Arc::new(store.clone()));
         if let Some(redis) = &redis {
             tiers = tiers.redis(redis.clone());
+        }
+        if let Some(memcached) = &cache.memcached_url {
+            tiers = tiers.memcached(memcached);
         }
         let tiers = tiers.build().context("the cache")?;
         tiers.metrics().register(&mut registry);
         Ok(Self {
-            store: Store::new(&config.database, patience(&config), telemetry.metrics.clone())?,
+            store,
             policies: Policies::new(&config),
             cache: tiers,
             redis,

@@ -60,8 +60,11 @@ pub struct CacheConfig {
     pub redis_connections: usize,
     pub redis_connect_timeout: Duration,
     pub redis_timeout: Duration,
+    /// Holds no password: memcached knows none.
+    pub memcached_url: Option<String>,
     pub l1_ttl: Duration,
     pub l2_ttl: Duration,
+    pub l3_ttl: Duration,
     pub fail_safe: Duration,
     pub l1_max_bytes: u64,
     pub compute_time: Duration,
@@ -166,15 +169,18 @@ impl CacheConfig {
             redis_connections: r.setting("REDIS_POOL_MAX", positive),
             redis_connect_timeout: r.setting("REDIS_CONNECT_TIMEOUT", nonzero_duration),
             redis_timeout: r.setting("REDIS_TIMEOUT", nonzero_duration),
+            memcached_url: r.optional("MEMCACHED_URL", memcached_url),
             l1_ttl: r.setting("CACHE_L1_TTL", nonzero_duration),
             l2_ttl: r.setting("CACHE_L2_TTL", nonzero_duration),
+            l3_ttl: r.setting("CACHE_L3_TTL", nonzero_duration),
             fail_safe: r.setting("CACHE_FAIL_SAFE", duration),
             l1_max_bytes: r.setting("CACHE_L1_MAX_BYTES", size),
             compute_time: r.setting("DATA_COMPUTE_TIME", duration),
         };
-        if config.l1_ttl > Duration::from_secs(300) {
-            let what = format!("{:?} is above 300s, the longest that a value may stay in the process", config.l1_ttl);
-            r.problem("CACHE_L1_TTL", &what);
+        for (name, ttl, most) in [("CACHE_L1_TTL", config.l1_ttl, 300), ("CACHE_L3_TTL", config.l3_ttl, 7200)] {
+            if ttl > Duration::from_secs(most) {
+                r.problem(name, &format!("{ttl:?} is above {most}s, the longest that a value may stay there"));
+            }
         }
         config
     }
@@ -273,6 +279,13 @@ fn network(text: &str) -> Result<IpNet, String> {
 fn token(text: &str) -> Result<String, String> {
     let carried = text.chars().all(|c| c.is_ascii_graphic());
     carried.then(|| text.to_owned()).ok_or_else(|| "has characters that no header can carry".to_owned())
+}
+
+fn memcached_url(text: &str) -> Result<String, String> {
+    let address = text.strip_prefix("memcache://").unwrap_or(text);
+    let port =
+        address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+    port.map(|_| text.to_owned()).ok_or_else(|| "is not host:port or a memcache:// URL with a port".to_owned())
 }
 
 fn redis_url(text: &str) -> Result<String, String> {

@@ -6,6 +6,7 @@
 pub mod connect;
 pub mod error;
 pub mod migrations;
+mod outbox;
 pub mod users;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool, PoolError, Status, Transaction};
 use futures_util::future::BoxFuture;
+use tiered_cache::WriteCx;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
@@ -77,11 +79,13 @@ impl Store {
         .await
     }
 
-    /// Runs a transaction, from BEGIN to COMMIT, as often as `work` has to be repeated. `sql` is for spans.
+    /// Runs a transaction, from BEGIN to COMMIT, as often as `work` has to be repeated, with what the cache has to
+    /// remember of it. `sql` is for spans.
     async fn transaction<T>(
         &self,
         name: &'static str,
         sql: &'static str,
+        cx: &WriteCx,
         work: impl for<'t> Fn(&'t Transaction<'t>) -> BoxFuture<'t, Result<T, Error>> + Send + Sync,
     ) -> Result<T, StoreError> {
         self.observed(name, sql, async {
@@ -93,6 +97,10 @@ impl Store {
                 let whole = async |connection: &mut Object| {
                     let transaction = connection.transaction().await?;
                     let value = work(&transaction).await?;
+                    if let Some(payload) = cx.outbox() {
+                        transaction.execute(outbox::PUT, &[&payload.as_ref()]).await?;
+                    }
+                    cx.committing();
                     committing = true;
                     transaction.commit().await?;
                     Ok(value)
@@ -194,6 +202,11 @@ impl Store {
             self.metrics.pool_connections.get_or_create(&[("state", state)]).set(count(connections));
         }
         self.metrics.pool_pending.set(count(pool.waiting));
+    }
+
+    /// How long a write may take at most, whatever happens on its way.
+    pub fn longest_write(&self) -> Duration {
+        self.patience.max(self.config.acquire_timeout + self.config.command_timeout)
     }
 
     pub fn status(&self) -> Status {

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use actix_web::http::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use actix_web::http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
-use tiered_cache::{CacheError, Hit, Tier, WriteError};
+use tiered_cache::{CacheError, Hit, Read, Tier, WriteError};
 
 use crate::server::problem::{self, Problem};
 use crate::store::error::StoreError;
@@ -22,6 +22,14 @@ pub fn unix_micros() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// How fresh the client wants an answer: `X-Min-Version` asks for at least what a write answered as `X-Version`.
+pub fn read_level(request: &HttpRequest) -> Result<Read, Problem> {
+    let Some(given) = request.headers().get("x-min-version") else { return Ok(Read::Bounded) };
+    let version = given.to_str().ok().and_then(|text| text.trim().parse().ok());
+    let why = "X-Min-Version must be a version that a write answered as X-Version.";
+    version.map(Read::Version).ok_or_else(|| Problem::new(problem::BAD_REQUEST, why))
+}
+
 /// Answers with a body made from a hit, or 304 when the client has it already.
 pub fn cached(request: &HttpRequest, hit: &Hit, body: impl FnOnce(&Bytes) -> Bytes) -> HttpResponse {
     note(hit);
@@ -29,6 +37,7 @@ pub fn cached(request: &HttpRequest, hit: &Hit, body: impl FnOnce(&Bytes) -> Byt
     let unchanged = matches(request.headers(), etag);
     let mut answer = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     answer.insert_header((CACHE_CONTROL, REVALIDATE)).insert_header(("cache-status", cache_status(hit)));
+    answer.insert_header((AGE, hit.age.as_secs()));
     if let Ok(etag) = HeaderValue::from_bytes(etag) {
         answer.insert_header((ETAG, etag));
     }

@@ -27,6 +27,23 @@ pub struct HealthDocument {
     pools: Pools,
     /// Memory against its limit.
     memory: MemoryDocument,
+    /// How the cache does.
+    cache: CacheDocument,
+}
+
+#[derive(Serialize, ToSchema)]
+struct CacheDocument {
+    /// Open: values in the process may answer. Shut: Redis was silent for too long.
+    #[schema(example = "open")]
+    fence: &'static str,
+    /// Closed: Redis is asked. Open: it is left alone until it is well.
+    #[schema(example = "closed")]
+    breaker: &'static str,
+    /// Loads that ask the source, and that wait for it.
+    loads: usize,
+    queued: usize,
+    l1_bytes: u64,
+    l1_entries: u64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -79,6 +96,7 @@ pub async fn health(app: web::Data<App>) -> HttpResponse {
     let report = app.health.report();
     let pool = app.store.status();
     let (database, redis) = (report.database.text(), report.redis.text());
+    let cache = app.cache.health();
     let document = HealthDocument {
         status: report.status(app.health.memory_high()),
         timestamp: crate::api::respond::unix_micros() / 1_000_000,
@@ -92,6 +110,14 @@ pub async fn health(app: web::Data<App>) -> HttpResponse {
             used_bytes: report.memory.used,
             limit_bytes: report.memory.limit,
             percent: report.memory.percent().map(|percent| (percent * 100.0).round() / 100.0),
+        },
+        cache: CacheDocument {
+            fence: if cache.fence_open { "open" } else { "shut" },
+            breaker: if cache.breaker_open { "open" } else { "closed" },
+            loads: cache.loads,
+            queued: cache.queued,
+            l1_bytes: cache.l1_bytes,
+            l1_entries: cache.l1_entries,
         },
     };
     answer(if document.status == "unhealthy" { Err(document) } else { Ok(document) })

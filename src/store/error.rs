@@ -1,7 +1,9 @@
 //! What can go wrong between us and Postgres, sorted by what callers do about it.
 
 use std::error::Error;
+use std::sync::Arc;
 
+use tiered_cache::LoadError;
 use tokio_postgres::error::SqlState;
 
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,11 @@ pub(super) enum Remedy {
 }
 
 impl StoreError {
+    /// As everybody who waits for a load gets it.
+    pub fn shared(self) -> LoadError {
+        Arc::new(self)
+    }
+
     /// The `error.type` of metrics and spans.
     pub fn kind(&self) -> &'static str {
         match self {

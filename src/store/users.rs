@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use serde::Serialize;
+use tiered_cache::WriteCx;
 use tokio_postgres::Row;
 use utoipa::ToSchema;
 
@@ -15,7 +16,7 @@ pub const LIST: &str = "select id, name, email, version from users where id > $1
 pub const NEXT_ID: &str = "select nextval(pg_get_serial_sequence('users', 'id'))";
 pub const INSERT: &str = "insert into users (id, name, email) values ($1, $2, $3) returning id, name, email, version";
 pub const UPDATE: &str = "update users set name = $2, email = $3 where id = $1 returning id, name, email, version";
-pub const DELETE: &str = "delete from users where id = $1 returning version";
+pub const DELETE: &str = "delete from users where id = $1 returning nextval('row_version')";
 
 /// A user's number, 1 and up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,8 +127,8 @@ impl Store {
         id.ok_or_else(|| StoreError::Other("a sequence without a value".to_owned()))
     }
 
-    pub async fn insert_user(&self, id: UserId, user: &NewUser) -> Result<User, StoreError> {
-        self.transaction("insert_user", INSERT, |tx| {
+    pub async fn insert_user(&self, id: UserId, user: &NewUser, cx: &WriteCx) -> Result<User, StoreError> {
+        self.transaction("insert_user", INSERT, cx, |tx| {
             let (name, email) = (user.name.0.clone(), user.email.0.clone());
             Box::pin(async move {
                 let statement = tx.prepare_cached(INSERT).await?;
@@ -138,8 +139,8 @@ impl Store {
     }
 
     /// Replaces a user; `None` when there is none of this number.
-    pub async fn update_user(&self, id: UserId, user: &NewUser) -> Result<Option<User>, StoreError> {
-        self.transaction("update_user", UPDATE, |tx| {
+    pub async fn update_user(&self, id: UserId, user: &NewUser, cx: &WriteCx) -> Result<Option<User>, StoreError> {
+        self.transaction("update_user", UPDATE, cx, |tx| {
             let (name, email) = (user.name.0.clone(), user.email.0.clone());
             Box::pin(async move {
                 let statement = tx.prepare_cached(UPDATE).await?;
@@ -150,9 +151,9 @@ impl Store {
         .await
     }
 
-    /// Deletes a user; returns its last version, `None` when there was none of this number.
-    pub async fn delete_user(&self, id: UserId) -> Result<Option<i64>, StoreError> {
-        self.transaction("delete_user", DELETE, |tx| {
+    /// Deletes a user; returns a version above its last, `None` when there was none of this number.
+    pub async fn delete_user(&self, id: UserId, cx: &WriteCx) -> Result<Option<i64>, StoreError> {
+        self.transaction("delete_user", DELETE, cx, |tx| {
             Box::pin(async move {
                 let statement = tx.prepare_cached(DELETE).await?;
                 Ok(tx.query_opt(&statement, &[&id.get()]).await?.map(|row| row.get(0)))
