@@ -1,4 +1,6 @@
 //! Configuration: one struct per concern, read from flags and the environment at start and nowhere else.
+//!
+//! Fields are named after their settings; meanings, units and defaults stand in [`settings`].
 
 pub mod docs;
 pub mod reader;
@@ -16,151 +18,101 @@ use self::reader::{ConfigError, Reader, Values, duration, list, parsed, size};
 /// Everything the web process needs to know.
 #[derive(Clone)]
 pub struct Config {
-    /// Listening, limits of requests, tokens.
     pub http: HttpConfig,
-    /// Postgres.
     pub database: DatabaseConfig,
-    /// The tiers.
     pub cache: CacheConfig,
-    /// Phases of the process and its memory.
     pub process: ProcessConfig,
-    /// Logs and traces.
     pub telemetry: TelemetryConfig,
 }
 
 /// Listening, limits of requests, tokens.
 #[derive(Clone)]
 pub struct HttpConfig {
-    /// Port of the API; 0 takes a free one.
     pub port: u16,
-    /// Address to listen on.
     pub bind: IpAddr,
-    /// Port of health and metrics when it isn't the API's.
     pub management_port: Option<u16>,
-    /// Threads that answer requests.
     pub workers: usize,
-    /// Networks whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Longest time for one request.
     pub request_timeout: Duration,
-    /// Largest body, in bytes.
     pub body_limit: usize,
-    /// Requests at once.
     pub max_in_flight: usize,
-    /// Requests per client.
     pub rate_limit: Option<RateLimit>,
-    /// Tokens that may write; empty: nobody may.
     pub tokens: Vec<String>,
 }
 
 /// So many requests in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Requests in the period.
     pub requests: NonZeroU32,
-    /// The period.
     pub per: Duration,
 }
 
 /// Postgres.
 #[derive(Clone, Default)]
 pub struct DatabaseConfig {
-    /// Where it is; holds the password.
     pub url: tokio_postgres::Config,
-    /// `application_name` of its connections.
     pub application_name: String,
-    /// Connections kept open.
     pub pool_min: usize,
-    /// Connections at most.
     pub pool_max: usize,
-    /// Longest wait for a connection.
     pub acquire_timeout: Duration,
-    /// Longest time for one statement.
     pub command_timeout: Duration,
-    /// Apply migrations before serving.
     pub migrate_on_start: bool,
 }
 
 /// The tiers.
 #[derive(Clone)]
 pub struct CacheConfig {
-    /// Redis; holds the password.
     pub redis_url: Option<String>,
-    /// Multiplexed connections.
     pub redis_connections: usize,
-    /// Longest time to connect.
     pub redis_connect_timeout: Duration,
-    /// Longest time for a command.
     pub redis_timeout: Duration,
-    /// Life in the process.
     pub l1_ttl: Duration,
-    /// Life in Redis.
     pub l2_ttl: Duration,
-    /// Life past the end when the source fails.
     pub fail_safe: Duration,
-    /// Memory of the first tier, in bytes; 0: none.
     pub l1_max_bytes: u64,
-    /// How long computing a value of `/api/data` takes.
     pub compute_time: Duration,
 }
 
 /// Phases of the process and its memory.
 #[derive(Clone)]
 pub struct ProcessConfig {
-    /// How long requests are accepted after the signal.
     pub drain_delay: Duration,
-    /// From the signal until all but telemetry is stopped.
     pub shutdown_timeout: Duration,
-    /// Limit for the memory checks, in bytes, instead of the cgroup's.
     pub memory_limit: Option<u64>,
 }
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line.
     #[default]
     Json,
-    /// For people at a terminal.
     Pretty,
 }
 
 /// Logs and traces.
 #[derive(Clone)]
 pub struct TelemetryConfig {
-    /// What is logged.
     pub log_level: Targets,
-    /// How it looks.
     pub log_format: LogFormat,
-    /// `service.name`.
     pub service_name: String,
-    /// Further resource attributes.
     pub resource: Vec<(String, String)>,
-    /// Where spans go; `None`: nowhere.
     pub export: Option<ExportConfig>,
-    /// Which requests are traced.
     pub sampler: Sampler,
 }
 
 /// Where spans go.
 #[derive(Clone)]
 pub struct ExportConfig {
-    /// The collector's URL, complete.
     pub endpoint: String,
-    /// gRPC instead of HTTP with protobuf.
     pub grpc: bool,
-    /// Headers for the collector.
     pub headers: Vec<(String, String)>,
-    /// Longest time for one export.
     pub timeout: Duration,
 }
 
 /// OpenTelemetry's samplers that need no server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampler {
-    /// The caller's decision wins.
     pub parent_based: bool,
-    /// Share of the traces that begin here, 0 to 1.
     pub ratio: f64,
 }
 
@@ -184,7 +136,6 @@ impl Config {
 }
 
 impl HttpConfig {
-    /// Reads this part.
     pub fn read(r: &mut Reader<'_>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -204,7 +155,6 @@ impl HttpConfig {
 }
 
 impl DatabaseConfig {
-    /// Reads this part.
     pub fn read(r: &mut Reader<'_>) -> Self {
         let config = Self {
             url: r.required("DATABASE_URL", parsed("a postgres:// URL")),

@@ -1,18 +1,40 @@
 //! The whole life of the process: command line, configuration, telemetry, build, run, flush, exit code.
 
+mod api;
+mod app;
+mod cli;
+mod config;
+mod health;
+mod lifecycle;
+mod server;
+mod store;
+mod telemetry;
+
 use std::process::ExitCode;
 
+use crate::app::App;
+use crate::cli::Process;
+use crate::config::reader::{ConfigError, Reader, Values};
+use crate::config::{Config, DatabaseConfig};
+use crate::lifecycle::Signals;
+use crate::server::{Outcome, Service};
+use crate::store::connect::connect;
+use crate::store::migrations::{self, Schema};
+use crate::telemetry::Telemetry;
 use anyhow::Context;
-use plinth::app::App;
-use plinth::cli::{self, Process};
-use plinth::config::reader::{Reader, Values};
-use plinth::config::{Config, DatabaseConfig};
-use plinth::lifecycle::Signals;
-use plinth::server::{Outcome, Service};
-use plinth::store::connect::connect;
-use plinth::store::migrations::{self, Schema};
-use plinth::telemetry::Telemetry;
 use prometheus_client::registry::Registry;
+
+/// The version of this build: the image's, else the package's.
+pub const VERSION: &str = match option_env!("VERSION") {
+    Some(version) if !version.is_empty() => version,
+    _ => env!("CARGO_PKG_VERSION"),
+};
+
+/// The commit of this build, when the build was told.
+pub const REVISION: &str = match option_env!("GIT_COMMIT") {
+    Some(revision) => revision,
+    None => "unknown",
+};
 
 /// The system's allocator keeps what a burst has touched; this one gives it back and is faster on many threads.
 #[global_allocator]
@@ -34,8 +56,8 @@ fn main() -> ExitCode {
             Ok(config) => finish(migrate(&config, check)),
             Err(error) => refuse(&error),
         },
-        Process::Healthcheck(path) => finish(plinth::health::probe::ask(&values, path).map(|()| ExitCode::SUCCESS)),
-        Process::Openapi => print(&plinth::api::docs::document()),
+        Process::Healthcheck(path) => finish(health::probe::ask(&values, path).map(|()| ExitCode::SUCCESS)),
+        Process::Openapi => print(&api::docs::document()),
     }
 }
 
@@ -59,7 +81,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn database(values: &Values) -> Result<DatabaseConfig, plinth::config::reader::ConfigError> {
+fn database(values: &Values) -> Result<DatabaseConfig, ConfigError> {
     let mut reader = Reader::new(values);
     let config = DatabaseConfig::read(&mut reader);
     reader.finish().map(|()| config)

@@ -70,11 +70,6 @@ impl Service {
         Ok(Self { app, api, management, address })
     }
 
-    /// The API's address.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Serves until a signal, a refusal by the start, or the death of a background task.
     pub async fn run(self, mut signals: Signals) -> Outcome {
         let Self { app, api, management, address } = self;

@@ -10,7 +10,7 @@ use actix_web::{FromRequest, HttpRequest};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::server::problem::{FieldError, Kind, Problem};
+use crate::server::problem::{self, FieldError, Problem};
 
 /// A body that is JSON, as it was sent.
 #[derive(Debug)]
@@ -25,18 +25,13 @@ impl FromRequest for Json {
         let bytes = Bytes::from_request(request, payload);
         Box::pin(async move {
             if !json {
-                return Err(Problem::new(
-                    Kind::UnsupportedMediaType,
-                    "Send the body as Content-Type: application/json.",
-                ));
+                return Err(Problem::new(problem::NOT_JSON, "Send the body as Content-Type: application/json."));
             }
             let bytes = bytes.await.map_err(|error| match error.as_error::<PayloadError>() {
-                Some(PayloadError::Overflow) => {
-                    Problem::new(Kind::PayloadTooLarge, "The body is larger than BODY_LIMIT.")
-                }
-                _ => Problem::new(Kind::BadRequest, "The body could not be read to its end.").because(error),
+                Some(PayloadError::Overflow) => Problem::new(problem::TOO_LARGE, "The body is larger than BODY_LIMIT."),
+                _ => Problem::new(problem::BAD_REQUEST, "The body could not be read to its end.").because(error),
             })?;
-            let malformed = |error| Problem::new(Kind::BadRequest, format!("The body is not valid JSON: {error}."));
+            let malformed = |error| Problem::new(problem::BAD_REQUEST, format!("The body is not valid JSON: {error}."));
             // Parsed whole, since a raw value alone would let bad UTF-16 escapes and numbers out of range through.
             serde_json::from_slice::<Value>(&bytes).map_err(malformed)?;
             serde_json::from_slice(&bytes).map(Self).map_err(malformed)

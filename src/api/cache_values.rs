@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::body::Json;
 use crate::app::App;
-use crate::server::problem::{Kind, Problem};
+use crate::server::problem::{self, Problem};
 
 /// No other key of the service begins like this.
 const SPACE: &str = concat!(env!("CARGO_PKG_NAME"), ":value:");
@@ -36,19 +36,19 @@ pub struct Life {
 fn redis(app: &App) -> Result<&Redis, Problem> {
     app.redis
         .as_ref()
-        .ok_or_else(|| Problem::new(Kind::Unavailable, "These values live in Redis, and REDIS_URL is not set."))
+        .ok_or_else(|| Problem::new(problem::UNAVAILABLE, "These values live in Redis, and REDIS_URL is not set."))
 }
 
 fn unreachable(error: RemoteError) -> Problem {
     let detail = "These values live in Redis, which can't be reached.";
-    Problem::new(Kind::Unavailable, detail).retry_after(Duration::from_secs(1)).because(error)
+    Problem::new(problem::UNAVAILABLE, detail).retry_after(Duration::from_secs(1)).because(error)
 }
 
 fn redis_key(key: &str) -> Result<String, Problem> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
     let why = "The key must have 1 to 200 letters, digits, dots, colons, dashes or underscores.";
     let well_formed = (1..=200).contains(&key.len()) && key.bytes().all(allowed);
-    if well_formed { Ok(format!("{SPACE}{key}")) } else { Err(Problem::new(Kind::BadRequest, why)) }
+    if well_formed { Ok(format!("{SPACE}{key}")) } else { Err(Problem::new(problem::BAD_REQUEST, why)) }
 }
 
 /// Reads a value.
@@ -58,7 +58,7 @@ pub async fn get_value(app: Data<App>, path: Path<String>) -> Result<HttpRespons
     let key = redis_key(&path)?;
     let text: Option<String> = redis(&app)?.query(redis::cmd("GET").arg(key)).await.map_err(unreachable)?;
     let text = text.ok_or_else(|| Problem::not_found("Key not found"))?;
-    let broken = |error| Problem::new(Kind::Internal, "The stored value can't be read.").because(error);
+    let broken = |error| Problem::new(problem::INTERNAL, "The stored value can't be read.").because(error);
     let value = serde_json::from_str(&text).map_err(broken)?;
     let status = (
         actix_web::http::header::HeaderName::from_static("cache-status"),
@@ -82,7 +82,7 @@ pub async fn put_value(
     let seconds = match &life.ttl {
         None => app.config.cache.l2_ttl.as_secs().max(1),
         Some(text) => text.parse().ok().filter(|seconds| (1..=MAX_TTL).contains(seconds)).ok_or_else(|| {
-            Problem::new(Kind::BadRequest, "ttl must be a whole number of seconds from 1 to 2592000.")
+            Problem::new(problem::BAD_REQUEST, "ttl must be a whole number of seconds from 1 to 2592000.")
         })?,
     };
     let command = redis::cmd("SET").arg(key).arg(body.0.get()).arg("EX").arg(seconds).to_owned();

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::respond::{cached, unix_micros};
 use crate::app::App;
-use crate::server::problem::{Kind, Problem};
+use crate::server::problem::{self, Problem};
 
 /// A computed value.
 #[derive(Serialize, ToSchema)]
@@ -40,7 +40,7 @@ fn check(id: &str) -> Result<&str, Problem> {
     let well_formed =
         (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     let why = "The id must have 1 to 64 letters, digits, dots, dashes or underscores.";
-    if well_formed { Ok(id) } else { Err(Problem::new(Kind::BadRequest, why)) }
+    if well_formed { Ok(id) } else { Err(Problem::new(problem::BAD_REQUEST, why)) }
 }
 
 fn key(id: &str) -> CacheKey {

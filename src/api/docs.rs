@@ -12,7 +12,7 @@ use utoipa::{Modify, OpenApi as Derive};
 use utoipa_swagger_ui::Config;
 
 use crate::health::probes;
-use crate::server::problem::{CONTENT_TYPE, Kind, Problem, ProblemDocument};
+use crate::server::problem::{self, CONTENT_TYPE, Kind, Problem, ProblemDocument};
 use crate::server::routes::{Access, Class, Operation, RESOURCES};
 
 #[derive(Derive)]
@@ -41,8 +41,8 @@ struct Problems;
 impl Modify for Problems {
     fn modify(&self, api: &mut OpenApi) {
         let components = api.components.get_or_insert_default();
-        for kind in Kind::ALL {
-            let (status, name, title) = kind.describe();
+        for kind in problem::ALL {
+            let Kind { status, name, title } = kind;
             let schema = RefOr::Ref(Ref::from_schema_name("Problem"));
             let response = ResponseBuilder::new()
                 .description(format!("{} {title}", status.as_u16()))
@@ -83,19 +83,19 @@ fn find<'a>(api: &'a mut OpenApi, path: &str, method: &str) -> Option<&'a mut Do
 fn add(documented: &mut Documented, operation: &Operation, class: Class) {
     let any: &[Kind] = match (class, operation.access) {
         (Class::Management, _) => &[],
-        (Class::Public, Access::Open) => &[Kind::TooManyRequests, Kind::Internal, Kind::Overloaded, Kind::Timeout],
+        (Class::Public, Access::Open) => &[problem::TOO_MANY, problem::INTERNAL, problem::OVERLOADED, problem::TIMEOUT],
         (Class::Public, Access::Token) => &[
-            Kind::Unauthorized,
-            Kind::WritesDisabled,
-            Kind::TooManyRequests,
-            Kind::Internal,
-            Kind::Overloaded,
-            Kind::Timeout,
+            problem::UNAUTHORIZED,
+            problem::WRITES_DISABLED,
+            problem::TOO_MANY,
+            problem::INTERNAL,
+            problem::OVERLOADED,
+            problem::TIMEOUT,
         ],
     };
     for kind in operation.problems.iter().chain(any) {
-        let (status, name, _) = kind.describe();
-        let reference = RefOr::Ref(Ref::from_response_name(name));
+        let Kind { status, name, .. } = kind;
+        let reference = RefOr::Ref(Ref::from_response_name(*name));
         documented.responses.responses.entry(status.as_str().to_owned()).or_insert(reference);
     }
 }
@@ -131,7 +131,7 @@ pub fn page_config() -> Config<'static> {
 #[utoipa::path(get, path = "/docs/{file}", tag = "documentation", params(("file" = String, Path)),
     responses((status = 200, description = "a file of the page")))]
 pub async fn page(file: Path<String>, config: Data<Config<'static>>) -> Result<HttpResponse, Problem> {
-    let broken = |error| Problem::new(Kind::Internal, "The page can't be made.").because(error);
+    let broken = |error| Problem::new(problem::INTERNAL, "The page can't be made.").because(error);
     let found = utoipa_swagger_ui::serve(&file, Arc::clone(&config.into_inner())).map_err(broken)?;
     let found = found.ok_or_else(|| Problem::not_found("There is no such file."))?;
     Ok(HttpResponse::Ok()

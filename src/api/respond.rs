@@ -8,7 +8,7 @@ use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use tiered_cache::{CacheError, Hit, LoadError, Tier, WriteError};
 
-use crate::server::problem::{Kind, Problem};
+use crate::server::problem::{self, Problem};
 use crate::store::error::StoreError;
 use crate::telemetry::context::RequestContext;
 
@@ -88,16 +88,16 @@ impl From<CacheError> for Problem {
         match error {
             CacheError::Load(source) => match source.downcast_ref::<StoreError>() {
                 Some(error) => Self::from(error),
-                None => Self::new(Kind::Internal, "The value could not be loaded.").because(text),
+                None => Self::new(problem::INTERNAL, "The value could not be loaded.").because(text),
             },
-            CacheError::Timeout => Self::new(Kind::Timeout, "The value was not loaded in time."),
+            CacheError::Timeout => Self::new(problem::TIMEOUT, "The value was not loaded in time."),
             CacheError::Overloaded { retry_after } => {
-                Self::new(Kind::Overloaded, "Too many values are being loaded.").retry_after(retry_after)
+                Self::new(problem::OVERLOADED, "Too many values are being loaded.").retry_after(retry_after)
             }
             CacheError::VersionNotReached { found } => {
-                Self::new(Kind::Conflict, format!("The source is at version {found}, below the one asked for."))
+                Self::new(problem::CONFLICT, format!("The source is at version {found}, below the one asked for."))
             }
-            CacheError::Panicked => Self::new(Kind::Internal, "The value could not be loaded.").because(text),
+            CacheError::Panicked => Self::new(problem::INTERNAL, "The value could not be loaded.").because(text),
             CacheError::Closed => unavailable("The service is stopping."),
             CacheError::Remote(error) => unavailable("The shared cache can't be reached.").because(error),
         }
@@ -110,9 +110,9 @@ impl From<&StoreError> for Problem {
             StoreError::PoolTimeout | StoreError::Unreachable(_) => unavailable("The database can't be reached."),
             StoreError::Timeout => unavailable("The database did not answer in time."),
             StoreError::Conflict(_) => {
-                Self::new(Kind::Conflict, "Something with the same unique value exists already.")
+                Self::new(problem::CONFLICT, "Something with the same unique value exists already.")
             }
-            StoreError::Other(_) => Self::new(Kind::Internal, "The database refused the request."),
+            StoreError::Other(_) => Self::new(problem::INTERNAL, "The database refused the request."),
         };
         problem.because(error)
     }
@@ -123,13 +123,13 @@ impl From<WriteError<StoreError>> for Problem {
         match error {
             WriteError::Source(error) => Self::from(&error),
             WriteError::Unavailable => unavailable("The shared cache can't be reached; nothing was written."),
-            WriteError::Panicked => Self::new(Kind::Internal, "The write failed.").because("a panic, logged apart"),
+            WriteError::Panicked => Self::new(problem::INTERNAL, "The write failed.").because("a panic, logged apart"),
         }
     }
 }
 
 fn unavailable(detail: &'static str) -> Problem {
-    Problem::new(Kind::Unavailable, detail).retry_after(Duration::from_secs(1))
+    Problem::new(problem::UNAVAILABLE, detail).retry_after(Duration::from_secs(1))
 }
 
 #[cfg(test)]

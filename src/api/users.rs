@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::body::Json;
 use super::respond::{absent, cached, load_error};
 use crate::app::App;
-use crate::server::problem::{Kind, Problem};
+use crate::server::problem::{self, Problem};
 use crate::store::error::StoreError;
 use crate::store::users::{Email, NewUser, User, UserId, UserName};
 
@@ -66,7 +66,7 @@ fn key(id: UserId) -> CacheKey {
 }
 
 fn id(text: &str) -> Result<UserId, Problem> {
-    text.parse().map_err(|why: &str| Problem::new(Kind::BadRequest, why))
+    text.parse().map_err(|why: &str| Problem::new(problem::BAD_REQUEST, why))
 }
 
 /// Reads one user, cached.
@@ -121,7 +121,7 @@ pub async fn list_users(app: Data<App>, page: Query<Page>) -> Result<HttpRespons
 fn number(text: Option<&str>, default: i64, least: i64, most: i64, why: &'static str) -> Result<i64, Problem> {
     let Some(text) = text else { return Ok(default) };
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
-    number.ok_or_else(|| Problem::new(Kind::BadRequest, why))
+    number.ok_or_else(|| Problem::new(problem::BAD_REQUEST, why))
 }
 
 fn new_user(body: &Json) -> Result<NewUser, Problem> {
@@ -193,7 +193,7 @@ fn version(user: &User) -> u64 {
 fn conflict(error: tiered_cache::WriteError<StoreError>) -> Problem {
     match error {
         tiered_cache::WriteError::Source(StoreError::Conflict(_)) => {
-            Problem::new(Kind::Conflict, "Another user has this e-mail address.")
+            Problem::new(problem::CONFLICT, "Another user has this e-mail address.")
         }
         other => Problem::from(other),
     }

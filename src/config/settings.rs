@@ -48,6 +48,7 @@ const fn otel(name: &'static str, default: &'static str, example: &'static str, 
 }
 
 /// All settings, in the order in which people read them.
+#[rustfmt::skip]
 pub const GROUPS: &[Group] = &[
     Group {
         title: "HTTP",
@@ -56,36 +57,18 @@ pub const GROUPS: &[Group] = &[
             flag("BIND_ADDRESS", "0.0.0.0", "127.0.0.1", "Address to listen on."),
             flag("MANAGEMENT_PORT", "", "9000", "Port for /health* and /metrics; unset: the same as PORT."),
             flag("WORKERS", "the cores the cgroup allows", "2", "Threads that answer requests."),
-            flag(
-                "TRUSTED_PROXIES",
-                "",
-                "10.0.0.0/8,127.0.0.1",
-                "Networks whose Forwarded and X-Forwarded-For headers are believed.",
-            ),
+            flag("TRUSTED_PROXIES", "", "10.0.0.0/8,127.0.0.1", "Networks whose Forwarded and X-Forwarded-For headers are believed."),
             flag("REQUEST_TIMEOUT", "10s", "10s", "Longest time for one request; then 504."),
             flag("BODY_LIMIT", "64KiB", "64KiB", "Largest request body; then 413."),
             flag("MAX_IN_FLIGHT", "1024", "1024", "Requests at once; then 503 with Retry-After."),
-            flag(
-                "RATE_LIMIT",
-                "",
-                "100/s",
-                "Requests per client and second (/s) or minute (/m); then 429. Unset: no limit.",
-            ),
-            secret(
-                "API_TOKEN",
-                "token-of-one,token-of-another",
-                "Bearer tokens that may write, separated by commas; unset: writes are refused.",
-            ),
+            flag("RATE_LIMIT", "", "100/s", "Requests per client and second (/s) or minute (/m); then 429. Unset: no limit."),
+            secret("API_TOKEN", "token-of-one,token-of-another", "Bearer tokens that may write, separated by commas; unset: writes are refused."),
         ],
     },
     Group {
         title: "Database",
         settings: &[
-            secret(
-                "DATABASE_URL",
-                "postgres://plinth:secret@db:5432/plinth",
-                "Postgres; TLS as its sslmode says (verified against the system's authorities). Required.",
-            ),
+            secret("DATABASE_URL", "postgres://plinth:secret@db:5432/plinth", "Postgres; TLS as its sslmode says (verified against the system's authorities). Required."),
             flag("DATABASE_POOL_MIN", "5", "5", "Connections kept open."),
             flag("DATABASE_POOL_MAX", "20", "20", "Connections at most."),
             flag("DATABASE_ACQUIRE_TIMEOUT", "2s", "2s", "Longest wait for a connection; then 503."),
@@ -96,27 +79,13 @@ pub const GROUPS: &[Group] = &[
     Group {
         title: "Cache",
         settings: &[
-            secret(
-                "REDIS_URL",
-                "redis://:secret@redis:6379/0",
-                "Redis, the second tier; unset: in-process cache only.",
-            ),
+            secret("REDIS_URL", "redis://:secret@redis:6379/0", "Redis, the second tier; unset: in-process cache only."),
             flag("REDIS_POOL_MAX", "10", "10", "Multiplexed connections: one per worker, at most this many."),
             flag("REDIS_CONNECT_TIMEOUT", "1s", "1s", "Longest time to connect to Redis."),
-            flag(
-                "REDIS_TIMEOUT",
-                "100ms",
-                "100ms",
-                "Longest time for one Redis command; then the request goes on without it.",
-            ),
+            flag("REDIS_TIMEOUT", "100ms", "100ms", "Longest time for one Redis command; then the request goes on without it."),
             flag("CACHE_L1_TTL", "300s", "300s", "Life of a value in the process, at most 300s."),
             flag("CACHE_L2_TTL", "3600s", "3600s", "Life of a value in Redis."),
-            flag(
-                "CACHE_FAIL_SAFE",
-                "1h",
-                "1h",
-                "How long past its life a value may answer when its source fails; 0s: never.",
-            ),
+            flag("CACHE_FAIL_SAFE", "1h", "1h", "How long past its life a value may answer when its source fails; 0s: never."),
             flag("CACHE_L1_MAX_BYTES", "64MiB", "64MiB", "Memory for values in the process; 0: none are kept there."),
             flag("DATA_COMPUTE_TIME", "100ms", "100ms", "How long computing a value of /api/data takes."),
         ],
@@ -124,19 +93,9 @@ pub const GROUPS: &[Group] = &[
     Group {
         title: "Life and limits of the process",
         settings: &[
-            flag(
-                "DRAIN_DELAY",
-                "5s",
-                "5s",
-                "After SIGTERM: how long requests are still accepted while /health/ready answers 503.",
-            ),
+            flag("DRAIN_DELAY", "5s", "5s", "After SIGTERM: how long requests are still accepted while /health/ready answers 503."),
             flag("SHUTDOWN_TIMEOUT", "25s", "25s", "From SIGTERM until everything but telemetry is stopped."),
-            flag(
-                "MEMORY_LIMIT",
-                "the cgroup's",
-                "256MiB",
-                "Limit for the memory checks; when set, the process's resident memory is held against it.",
-            ),
+            flag("MEMORY_LIMIT", "the cgroup's", "256MiB", "Limit for the memory checks; when set, the process's resident memory is held against it."),
         ],
     },
     Group {
@@ -149,47 +108,18 @@ pub const GROUPS: &[Group] = &[
     Group {
         title: "OpenTelemetry",
         settings: &[
-            otel(
-                "OTEL_EXPORTER_OTLP_ENDPOINT",
-                "",
-                "http://jaeger:4318",
-                "Collector; unset: nothing is exported. For HTTP, /v1/traces is appended.",
-            ),
-            otel(
-                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-                "",
-                "http://jaeger:4318/v1/traces",
-                "Collector for traces, taken as it is; wins over the one above.",
-            ),
-            otel(
-                "OTEL_EXPORTER_OTLP_PROTOCOL",
-                "http/protobuf",
-                "grpc",
-                "http/protobuf or grpc; OTEL_EXPORTER_OTLP_TRACES_PROTOCOL wins.",
-            ),
+            otel("OTEL_EXPORTER_OTLP_ENDPOINT", "", "http://jaeger:4318", "Collector; unset: nothing is exported. For HTTP, /v1/traces is appended."),
+            otel("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", "http://jaeger:4318/v1/traces", "Collector for traces, taken as it is; wins over the one above."),
+            otel("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "grpc", "http/protobuf or grpc; OTEL_EXPORTER_OTLP_TRACES_PROTOCOL wins."),
             otel("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "", "grpc", "Protocol for traces alone."),
-            secret(
-                "OTEL_EXPORTER_OTLP_HEADERS",
-                "authorization=Bearer%20x",
-                "Headers for the collector, key=value with commas.",
-            ),
+            secret("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x", "Headers for the collector, key=value with commas."),
             otel("OTEL_EXPORTER_OTLP_TIMEOUT", "10000", "5000", "Milliseconds for one export."),
-            otel(
-                "OTEL_TRACES_SAMPLER",
-                "parentbased_always_on",
-                "parentbased_traceidratio",
-                "always_on, always_off, traceidratio, or parentbased_ before one of these.",
-            ),
+            otel("OTEL_TRACES_SAMPLER", "parentbased_always_on", "parentbased_traceidratio", "always_on, always_off, traceidratio, or parentbased_ before one of these."),
             otel("OTEL_TRACES_SAMPLER_ARG", "1.0", "0.1", "Share for the traceidratio samplers, 0 to 1."),
             otel("OTEL_TRACES_EXPORTER", "otlp", "none", "otlp or none."),
             otel("OTEL_SDK_DISABLED", "false", "true", "true: no spans at all."),
             otel("OTEL_SERVICE_NAME", "plinth", "orders", "service.name, also Postgres' application_name."),
-            otel(
-                "OTEL_RESOURCE_ATTRIBUTES",
-                "",
-                "deployment.environment.name=prod",
-                "Further resource attributes, key=value with commas.",
-            ),
+            otel("OTEL_RESOURCE_ATTRIBUTES", "", "deployment.environment.name=prod", "Further resource attributes, key=value with commas."),
         ],
     },
 ];

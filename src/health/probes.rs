@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::{Health, Report};
 use crate::app::App;
 use crate::lifecycle::Phase;
-use crate::server::problem::{Kind, Problem};
+use crate::server::problem::{self, Problem};
 use crate::telemetry::exposition;
 
 /// The answer of `/health`.
@@ -144,7 +144,7 @@ pub async fn metrics(app: web::Data<App>, request: HttpRequest) -> Result<HttpRe
     app.telemetry.metrics.refresh(app.telemetry.log.dropped());
     let mut text = String::with_capacity(64 * 1024);
     prometheus_client::encoding::text::encode(&mut text, &app.registry)
-        .map_err(|error| Problem::new(Kind::Internal, "The metrics can't be written.").because(error))?;
+        .map_err(|error| Problem::new(problem::INTERNAL, "The metrics can't be written.").because(error))?;
     let accepts = |value: &str| value.contains("application/openmetrics-text");
     let wants_openmetrics = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(accepts);
     Ok(if wants_openmetrics {

@@ -14,7 +14,7 @@ use moka::sync::Cache;
 use subtle::ConstantTimeEq;
 
 use super::client::Clients;
-use super::problem::{Kind, Problem};
+use super::problem::{self, Problem};
 use super::routes::{Access, Class, Resource};
 use crate::config::{HttpConfig, RateLimit};
 use crate::lifecycle::{Lifecycle, Phase};
@@ -55,19 +55,19 @@ impl Limits {
             return Ok(place);
         }
         let full = "The service is working on as many requests as it can.";
-        Err(Problem::new(Kind::Overloaded, full).retry_after(Duration::from_secs(1)))
+        Err(Problem::new(problem::OVERLOADED, full).retry_after(Duration::from_secs(1)))
     }
 
     fn check_rate(&self, request: &ServiceRequest) -> Result<(), Problem> {
         let (Some(rate), Some(client)) = (&self.rate, self.clients.ip(request)) else { return Ok(()) };
         rate.take(client).map_err(|wait| {
-            Problem::new(Kind::TooManyRequests, "This client has sent too many requests.").retry_after(wait)
+            Problem::new(problem::TOO_MANY, "This client has sent too many requests.").retry_after(wait)
         })
     }
 
     fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
         if self.tokens.is_empty() {
-            return Err(Problem::new(Kind::WritesDisabled, "Writes are switched off, since API_TOKEN is not set."));
+            return Err(Problem::new(problem::WRITES_DISABLED, "Writes are switched off, since API_TOKEN is not set."));
         }
         let text = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, given) = text.split_once(' ').unwrap_or_default();
@@ -78,7 +78,8 @@ impl Limits {
             return Ok(());
         }
         let detail = "A valid token is needed: Authorization: Bearer <API_TOKEN>.";
-        Err(Problem::new(Kind::Unauthorized, detail).with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+        Err(Problem::new(problem::UNAUTHORIZED, detail)
+            .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
     }
 }
 
@@ -109,7 +110,7 @@ pub async fn admit<B: MessageBody + 'static>(
     }
     if limits.lifecycle.phase() == Phase::Starting {
         let starting = "The service is starting and waits for its database.";
-        return Err(Problem::new(Kind::Unavailable, starting).retry_after(Duration::from_secs(1)).into());
+        return Err(Problem::new(problem::UNAVAILABLE, starting).retry_after(Duration::from_secs(1)).into());
     }
     limits.check_rate(&request)?;
     let _place = limits.enter()?;
@@ -119,7 +120,7 @@ pub async fn admit<B: MessageBody + 'static>(
     }
     match tokio::time::timeout(limits.timeout, next.call(request)).await {
         Ok(answer) => answer,
-        Err(_) => Err(Problem::new(Kind::Timeout, "The request was not done within REQUEST_TIMEOUT.").into()),
+        Err(_) => Err(Problem::new(problem::TIMEOUT, "The request was not done within REQUEST_TIMEOUT.").into()),
     }
 }
 

@@ -17,87 +17,40 @@ use crate::telemetry::context::{Hex, RequestContext};
 /// Content type of every error.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// What kinds of problem there are.
+/// A kind of problem: the status, its name in the problem's `type`, and its `title`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// 400
-    BadRequest,
-    /// 401
-    Unauthorized,
-    /// 403
-    WritesDisabled,
-    /// 404
-    NotFound,
-    /// 405
-    MethodNotAllowed,
-    /// 409
-    Conflict,
-    /// 413
-    PayloadTooLarge,
-    /// 415
-    UnsupportedMediaType,
-    /// 422
-    InvalidFields,
-    /// 429
-    TooManyRequests,
-    /// 500
-    Internal,
-    /// 503
-    Unavailable,
-    /// 503
-    Overloaded,
-    /// 504
-    Timeout,
+pub struct Kind {
+    pub status: StatusCode,
+    pub name: &'static str,
+    pub title: &'static str,
 }
 
-impl Kind {
-    /// All kinds, for the documentation.
-    pub const ALL: [Self; 14] = [
-        Self::BadRequest,
-        Self::Unauthorized,
-        Self::WritesDisabled,
-        Self::NotFound,
-        Self::MethodNotAllowed,
-        Self::Conflict,
-        Self::PayloadTooLarge,
-        Self::UnsupportedMediaType,
-        Self::InvalidFields,
-        Self::TooManyRequests,
-        Self::Internal,
-        Self::Unavailable,
-        Self::Overloaded,
-        Self::Timeout,
-    ];
-
-    /// Status, name in the problem's `type`, and `title`.
-    pub const fn describe(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            Self::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", "The request can't be understood"),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "A valid token is needed"),
-            Self::WritesDisabled => (StatusCode::FORBIDDEN, "writes-disabled", "Writes are switched off"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
-            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed"),
-            Self::Conflict => (StatusCode::CONFLICT, "conflict", "Conflict with what is there"),
-            Self::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", "The body is too large"),
-            Self::UnsupportedMediaType => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON")
-            }
-            Self::InvalidFields => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-fields", "Fields are not valid"),
-            Self::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests"),
-            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here"),
-            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Something needed is unavailable"),
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too busy"),
-            Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout", "Not done in time"),
-        }
-    }
-
-    /// The kind that stands for a status that something other than our code has set.
-    fn of(status: StatusCode) -> Self {
-        let same = |kind: &Self| kind.describe().0 == status;
-        let fallback = if status.is_server_error() { Self::Internal } else { Self::BadRequest };
-        Self::ALL.into_iter().find(same).unwrap_or(fallback)
-    }
+const fn kind(status: StatusCode, name: &'static str, title: &'static str) -> Kind {
+    Kind { status, name, title }
 }
+
+pub const BAD_REQUEST: Kind = kind(StatusCode::BAD_REQUEST, "bad-request", "The request can't be understood");
+pub const UNAUTHORIZED: Kind = kind(StatusCode::UNAUTHORIZED, "unauthorized", "A valid token is needed");
+pub const WRITES_DISABLED: Kind = kind(StatusCode::FORBIDDEN, "writes-disabled", "Writes are switched off");
+pub const NOT_FOUND: Kind = kind(StatusCode::NOT_FOUND, "not-found", "Not found");
+pub const METHOD_NOT_ALLOWED: Kind =
+    kind(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The resource doesn't have this method");
+pub const CONFLICT: Kind = kind(StatusCode::CONFLICT, "conflict", "Conflict with what is there");
+pub const TOO_LARGE: Kind = kind(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", "The body is too large");
+pub const NOT_JSON: Kind = kind(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON");
+pub const INVALID: Kind = kind(StatusCode::UNPROCESSABLE_ENTITY, "invalid-fields", "Fields are not valid");
+pub const TOO_MANY: Kind = kind(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests");
+pub const INTERNAL: Kind = kind(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here");
+pub const UNAVAILABLE: Kind = kind(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Something needed is unavailable");
+pub const OVERLOADED: Kind = kind(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too busy");
+pub const TIMEOUT: Kind = kind(StatusCode::GATEWAY_TIMEOUT, "timeout", "Not done in time");
+
+/// All kinds, for the documentation.
+#[rustfmt::skip]
+pub const ALL: [Kind; 14] = [
+    BAD_REQUEST, UNAUTHORIZED, WRITES_DISABLED, NOT_FOUND, METHOD_NOT_ALLOWED, CONFLICT, TOO_LARGE, NOT_JSON, INVALID,
+    TOO_MANY, INTERNAL, UNAVAILABLE, OVERLOADED, TIMEOUT,
+];
 
 /// One invalid field of a body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -114,31 +67,31 @@ pub struct Problem {
     /// What kind of failure.
     pub kind: Kind,
     detail: Cow<'static, str>,
-    errors: Vec<FieldError>,
+    errors: Box<[FieldError]>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    internal: Option<String>,
+    internal: Option<Box<str>>,
 }
 
 impl Problem {
     /// A problem with a sentence for the client.
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), internal: None }
+        Self { kind, detail: detail.into(), errors: Box::default(), headers: Vec::new(), internal: None }
     }
 
     /// 404 with this sentence.
     pub fn not_found(detail: &'static str) -> Self {
-        Self::new(Kind::NotFound, detail)
+        Self::new(NOT_FOUND, detail)
     }
 
     /// 422 with these fields.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
-        Self { errors, ..Self::new(Kind::InvalidFields, "One or more fields are not valid; see errors.") }
+        Self { errors: errors.into(), ..Self::new(INVALID, "One or more fields are not valid; see errors.") }
     }
 
     /// Keeps a text for the log that the client doesn't see.
     #[must_use]
     pub fn because(mut self, internal: impl Display) -> Self {
-        self.internal = Some(internal.to_string());
+        self.internal = Some(internal.to_string().into());
         self
     }
 
@@ -158,8 +111,9 @@ impl Problem {
 
     /// The problem that an error of the framework amounts to.
     pub fn of_status(status: StatusCode) -> Self {
-        let kind = Kind::of(status);
-        Self::new(kind, kind.describe().2)
+        let fallback = if status.is_server_error() { INTERNAL } else { BAD_REQUEST };
+        let kind = ALL.into_iter().find(|kind| kind.status == status).unwrap_or(fallback);
+        Self::new(kind, kind.title)
     }
 
     /// What only the log may know.
@@ -169,7 +123,7 @@ impl Problem {
 
     /// The whole answer.
     pub fn render(&self, context: &RequestContext, path: &str) -> HttpResponse {
-        let (status, name, title) = self.kind.describe();
+        let Kind { status, name, title } = self.kind;
         let document = ProblemDocument {
             kind: format!("/openapi.json#/components/responses/{name}"),
             title,
@@ -198,7 +152,7 @@ impl Display for Problem {
 /// The telemetry middleware renders the body, since it knows the request's ids.
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        self.kind.describe().0
+        self.kind.status
     }
     fn error_response(&self) -> HttpResponse {
         HttpResponse::new(self.status_code())

@@ -8,7 +8,7 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpResponse, Route, guard};
 
 use super::limits::{Limits, admit};
-use super::problem::Kind;
+use super::problem::{self, Kind};
 use crate::api::{cache_values, data, docs, test, users};
 use crate::health::probes;
 
@@ -70,15 +70,16 @@ const fn management(path: &'static str, operations: &'static [Operation]) -> Res
 }
 
 /// How reading a body can fail.
-const BODY: [Kind; 3] = [Kind::BadRequest, Kind::PayloadTooLarge, Kind::UnsupportedMediaType];
-const READ: &[Kind] = &[Kind::BadRequest, Kind::NotFound, Kind::Unavailable];
-const LIST: &[Kind] = &[Kind::BadRequest, Kind::Unavailable];
-const CREATE: &[Kind] = &[BODY[0], BODY[1], BODY[2], Kind::Conflict, Kind::InvalidFields, Kind::Unavailable];
+const BODY: [Kind; 3] = [problem::BAD_REQUEST, problem::TOO_LARGE, problem::NOT_JSON];
+const READ: &[Kind] = &[problem::BAD_REQUEST, problem::NOT_FOUND, problem::UNAVAILABLE];
+const LIST: &[Kind] = &[problem::BAD_REQUEST, problem::UNAVAILABLE];
+const CREATE: &[Kind] = &[BODY[0], BODY[1], BODY[2], problem::CONFLICT, problem::INVALID, problem::UNAVAILABLE];
 const UPDATE: &[Kind] =
-    &[BODY[0], BODY[1], BODY[2], Kind::NotFound, Kind::Conflict, Kind::InvalidFields, Kind::Unavailable];
-const STORE: &[Kind] = &[BODY[0], BODY[1], BODY[2], Kind::Unavailable];
+    &[BODY[0], BODY[1], BODY[2], problem::NOT_FOUND, problem::CONFLICT, problem::INVALID, problem::UNAVAILABLE];
+const STORE: &[Kind] = &[BODY[0], BODY[1], BODY[2], problem::UNAVAILABLE];
 
 /// All resources of the service.
+#[rustfmt::skip]
 pub static RESOURCES: &[Resource] = &[
     public(
         "/api/users",
@@ -104,10 +105,10 @@ pub static RESOURCES: &[Resource] = &[
             token("DELETE", LIST, || web::to(cache_values::delete_value)),
         ],
     ),
-    public("/api/test", &[open("GET", &[Kind::Unavailable], || web::to(test::run_test))]),
+    public("/api/test", &[open("GET", &[problem::UNAVAILABLE], || web::to(test::run_test))]),
     public("/openapi.json", &[open("GET", &[], || web::to(docs::openapi_json))]),
     public("/docs", &[open("GET", &[], || web::to(docs::redirect_to_page))]),
-    public("/docs/{file:.*}", &[open("GET", &[Kind::NotFound], || web::to(docs::page))]),
+    public("/docs/{file:.*}", &[open("GET", &[problem::NOT_FOUND], || web::to(docs::page))]),
     management("/health", &[open("GET", &[], || web::to(probes::health))]),
     management("/health/live", &[open("GET", &[], || web::to(probes::live))]),
     management("/health/ready", &[open("GET", &[], || web::to(probes::ready))]),
@@ -190,9 +191,8 @@ mod tests {
             let item = &document["paths"][docs::documented_path(resource.path)];
             for operation in resource.operations {
                 for kind in operation.problems {
-                    let (status, ..) = kind.describe();
-                    let response = &item[operation.method.to_lowercase()]["responses"][status.as_str()];
-                    assert!(response.is_object(), "{} {} has no {status}", operation.method, resource.path);
+                    let response = &item[operation.method.to_lowercase()]["responses"][kind.status.as_str()];
+                    assert!(response.is_object(), "{} {} has no {}", operation.method, resource.path, kind.status);
                 }
             }
         }

@@ -1,7 +1,7 @@
-//! Metrics: each a field, its text the help that Prometheus shows.
+//! Metrics: each is a field, registered where it is made, with the help text that Prometheus shows.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -10,7 +10,7 @@ use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::error_rate::ErrorRate;
 
@@ -19,50 +19,38 @@ const HTTP_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5
 /// OpenTelemetry's advice for `db.client.operation.duration`, in seconds.
 const DATABASE_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
-/// Labels of a request.
+/// A method is a known one or `_OTHER`; a route is a template or `unmatched`; 499 means that the client went away.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// A known method, or `_OTHER`.
     pub http_request_method: &'static str,
-    /// The template of the route, or `unmatched`.
     pub http_route: &'static str,
-    /// The status; 499 for a request whose client went away.
     pub http_response_status_code: u16,
 }
 
-/// Labels of a duration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DurationLabels {
-    /// A known method, or `_OTHER`.
     pub http_request_method: &'static str,
-    /// The template of the route, or `unmatched`.
     pub http_route: &'static str,
 }
 
-/// Labels of an error.
+/// The class is `4xx` or `5xx`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ErrorLabels {
-    /// The template of the route, or `unmatched`.
     pub http_route: &'static str,
-    /// `4xx` or `5xx`.
     pub class: &'static str,
 }
 
-/// Labels of a database operation.
+/// The operation is the query's name in the code; the error type is empty or the kind of the failure.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DatabaseLabels {
-    /// Always `postgresql`.
     pub db_system_name: &'static str,
-    /// The name of the query in the code.
     pub db_operation_name: &'static str,
-    /// Empty, or the kind of the failure.
     pub error_type: &'static str,
 }
 
-/// State of pooled connections.
+/// The state is `idle` or `used`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PoolLabels {
-    /// `idle` or `used`.
     pub state: &'static str,
 }
 
@@ -72,55 +60,80 @@ struct BuildLabels {
     revision: &'static str,
 }
 
-/// Label of an exemplar.
+/// The trace that shows an observation of this size.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Exemplar {
-    /// The trace that shows an observation of this size.
     pub trace_id: String,
 }
 
-/// A histogram in seconds with exemplars.
 pub type Durations = HistogramWithExemplars<Exemplar>;
 
 /// The service's own metrics; clones count into the same numbers.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Answered requests.
     pub requests: Family<RequestLabels, Counter>,
-    /// Time from the request's head to the answer's.
     pub request_duration: Family<DurationLabels, Durations, fn() -> Durations>,
-    /// Answers with status 400 and above.
     pub errors: Family<ErrorLabels, Counter>,
-    /// Share of such answers over the last minute.
     pub error_rate: Arc<ErrorRate>,
-    /// Requests being worked on.
     pub in_flight: Gauge,
-    /// Log lines that stdout didn't take in time.
-    pub log_dropped: Counter,
-    /// Panics that were caught.
     pub panics: Counter,
-    /// Time of a statement or transaction.
     pub query_duration: Family<DatabaseLabels, Histogram, fn() -> Histogram>,
-    /// Wait for a pooled connection.
     pub pool_wait: Histogram,
-    /// Waits that took too long.
     pub pool_timeouts: Counter,
-    /// Pooled connections by state.
     pub pool_connections: Family<PoolLabels, Gauge>,
-    /// Pooled connections at most.
     pub pool_max: Gauge,
-    /// Callers that wait for a connection.
     pub pool_pending: Gauge,
-    /// Share of errors as last computed.
     error_percent: Gauge<f64, AtomicU64>,
+    log_dropped: Counter,
     process: ProcessMetrics,
 }
 
-/// What the operating system and the runtime say; read when somebody scrapes.
-#[derive(Clone, Default)]
+impl Metrics {
+    pub fn new(registry: &mut Registry) -> Self {
+        let r = registry;
+        let build: Family<BuildLabels, Gauge> = plain(r, "build_info", "The running program", Family::default());
+        build.get_or_create(&BuildLabels { version: crate::VERSION, revision: crate::REVISION }).set(1);
+        let durations: Family<_, _, fn() -> Durations> =
+            Family::new_with_constructor(|| Durations::new(HTTP_BUCKETS.into_iter()));
+        let queries: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(DATABASE_BUCKETS));
+        Self {
+            requests: plain(r, "http_requests", "Answered requests", Family::default()),
+            request_duration: seconds(r, "http_request_duration", "From a request's head to its answer's", durations),
+            errors: plain(r, "http_errors", "Answers with status 400 and above", Family::default()),
+            error_rate: Arc::default(),
+            error_percent: plain(r, "http_error_rate", "Percent of errors over the last minute", Gauge::default()),
+            in_flight: plain(r, "http_requests_in_flight", "Requests being worked on", Gauge::default()),
+            panics: plain(r, "panics", "Panics of handlers, answered with 500", Counter::default()),
+            log_dropped: plain(r, "log_lines_dropped", "Lines that stdout did not take in time", Counter::default()),
+            query_duration: seconds(r, "db_client_operation_duration", "A statement or transaction", queries),
+            pool_wait: seconds(
+                r,
+                "db_client_connection_wait_time",
+                "Wait for a connection",
+                Histogram::new(DATABASE_BUCKETS),
+            ),
+            pool_timeouts: plain(r, "db_client_connection_timeouts", "Waits that took too long", Counter::default()),
+            pool_connections: plain(r, "db_client_connection_count", "Connections by state", Family::default()),
+            pool_max: plain(r, "db_client_connection_max", "Connections at most", Gauge::default()),
+            pool_pending: plain(r, "db_client_connection_pending_requests", "Callers that wait", Gauge::default()),
+            process: ProcessMetrics::new(r),
+        }
+    }
+
+    /// Brings up to date what is only computed when somebody looks.
+    pub fn refresh(&self, log_dropped: u64) {
+        self.error_percent.set(self.error_rate.percent());
+        self.log_dropped.inner().store(log_dropped, Ordering::Relaxed);
+        self.process.refresh();
+    }
+}
+
+/// What the operating system and the runtime say.
+#[derive(Clone)]
 struct ProcessMetrics {
     cpu_seconds: Counter<f64, AtomicU64>,
-    resident_bytes: Gauge<i64, AtomicI64>,
+    resident_bytes: Gauge,
     open_fds: Gauge,
     max_fds: Gauge,
     threads: Gauge,
@@ -130,111 +143,26 @@ struct ProcessMetrics {
     runtime_queue: Gauge,
 }
 
-impl Metrics {
-    /// Makes and registers all of them.
-    pub fn new(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            requests: Family::default(),
-            request_duration: Family::new_with_constructor(|| Durations::new(HTTP_BUCKETS.into_iter())),
-            errors: Family::default(),
-            error_rate: Arc::default(),
-            in_flight: Gauge::default(),
-            log_dropped: Counter::default(),
-            panics: Counter::default(),
-            query_duration: Family::new_with_constructor(|| Histogram::new(DATABASE_BUCKETS)),
-            pool_wait: Histogram::new(DATABASE_BUCKETS),
-            pool_timeouts: Counter::default(),
-            pool_connections: Family::default(),
-            pool_max: Gauge::default(),
-            pool_pending: Gauge::default(),
-            error_percent: Gauge::default(),
-            process: ProcessMetrics::default(),
-        };
-        metrics.register_http(registry);
-        metrics.register_database(registry);
-        metrics.process.register(registry);
-        let build: Family<BuildLabels, Gauge> = Family::default();
-        build.get_or_create(&BuildLabels { version: crate::VERSION, revision: crate::REVISION }).set(1);
-        registry.register("build_info", "Version and commit of the running program", build);
-        metrics
-    }
-
-    fn register_http(&self, registry: &mut Registry) {
-        registry.register("http_requests", "Answered requests", self.requests.clone());
-        registry.register_with_unit(
-            "http_request_duration",
-            "Time from the request's head to the answer's",
-            Unit::Seconds,
-            self.request_duration.clone(),
-        );
-        registry.register("http_errors", "Answers with status 400 and above", self.errors.clone());
-        registry.register(
-            "http_error_rate",
-            "Percent of such answers over the last minute",
-            self.error_percent.clone(),
-        );
-        registry.register("http_requests_in_flight", "Requests being worked on", self.in_flight.clone());
-        registry.register("log_lines_dropped", "Log lines that stdout did not take in time", self.log_dropped.clone());
-        registry.register("panics", "Panics that were caught", self.panics.clone());
-    }
-
-    fn register_database(&self, registry: &mut Registry) {
-        registry.register_with_unit(
-            "db_client_operation_duration",
-            "Time of a statement or transaction",
-            Unit::Seconds,
-            self.query_duration.clone(),
-        );
-        registry.register_with_unit(
-            "db_client_connection_wait_time",
-            "Wait for a pooled connection",
-            Unit::Seconds,
-            self.pool_wait.clone(),
-        );
-        registry.register("db_client_connection_timeouts", "Waits that took too long", self.pool_timeouts.clone());
-        registry.register("db_client_connection_count", "Pooled connections by state", self.pool_connections.clone());
-        registry.register("db_client_connection_max", "Pooled connections at most", self.pool_max.clone());
-        registry.register(
-            "db_client_connection_pending_requests",
-            "Callers that wait for one",
-            self.pool_pending.clone(),
-        );
-    }
-
-    /// Brings up to date what is only computed when somebody looks.
-    pub fn refresh(&self, log_dropped: u64) {
-        self.error_percent.set(self.error_rate.percent());
-        self.log_dropped.inc_by(log_dropped.saturating_sub(self.log_dropped.get()));
-        self.process.refresh();
-    }
-}
-
 impl ProcessMetrics {
-    fn register(&self, registry: &mut Registry) {
-        registry.register_with_unit("process_cpu", "Processor time used", Unit::Seconds, self.cpu_seconds.clone());
-        registry.register_with_unit(
-            "process_resident_memory",
-            "Resident memory",
-            Unit::Bytes,
-            self.resident_bytes.clone(),
-        );
-        registry.register("process_open_fds", "Open file descriptors", self.open_fds.clone());
-        registry.register("process_max_fds", "File descriptors at most", self.max_fds.clone());
-        registry.register("process_threads", "Threads", self.threads.clone());
-        registry.register_with_unit(
-            "process_start_time",
-            "Start, since the epoch",
-            Unit::Seconds,
-            self.start_time.clone(),
-        );
-        registry.register("tokio_workers", "Threads of the background runtime", self.runtime_workers.clone());
-        registry.register("tokio_live_tasks", "Tasks of the background runtime", self.runtime_tasks.clone());
-        registry.register("tokio_global_queue_depth", "Tasks that wait for a thread", self.runtime_queue.clone());
+    fn new(r: &mut Registry) -> Self {
+        let resident = Gauge::default();
+        r.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, resident.clone());
+        Self {
+            cpu_seconds: seconds(r, "process_cpu", "Processor time used", Counter::default()),
+            resident_bytes: resident,
+            open_fds: plain(r, "process_open_fds", "Open file descriptors", Gauge::default()),
+            max_fds: plain(r, "process_max_fds", "File descriptors at most", Gauge::default()),
+            threads: plain(r, "process_threads", "Threads", Gauge::default()),
+            start_time: seconds(r, "process_start_time", "Start, since the epoch", Gauge::default()),
+            runtime_workers: plain(r, "tokio_workers", "Threads of the background runtime", Gauge::default()),
+            runtime_tasks: plain(r, "tokio_live_tasks", "Tasks of the background runtime", Gauge::default()),
+            runtime_queue: plain(r, "tokio_global_queue_depth", "Tasks that wait for a thread", Gauge::default()),
+        }
     }
 
     fn refresh(&self) {
         if let Some(process) = super::process::read() {
-            self.cpu_seconds.inner().store(process.cpu.as_secs_f64().to_bits(), std::sync::atomic::Ordering::Relaxed);
+            self.cpu_seconds.inner().store(process.cpu.as_secs_f64().to_bits(), Ordering::Relaxed);
             self.resident_bytes.set(process.resident_bytes);
             self.open_fds.set(process.open_fds);
             self.max_fds.set(process.max_fds);
@@ -248,6 +176,16 @@ impl ProcessMetrics {
             self.runtime_queue.set(count(runtime.global_queue_depth()));
         }
     }
+}
+
+fn plain<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn seconds<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
 }
 
 /// A count as a gauge wants it.

@@ -24,7 +24,7 @@ use super::metrics::{self, DurationLabels, Durations, ErrorLabels, RequestLabels
 use super::{Telemetry, traces};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::server::client::Clients;
-use crate::server::problem::{Kind, Problem};
+use crate::server::problem::{self, Problem};
 
 /// Route label of requests that no route matched.
 pub const UNMATCHED: &str = "unmatched";
@@ -95,7 +95,7 @@ pub async fn observe<B: MessageBody + 'static>(
         Err(_) => {
             observer.telemetry.metrics.panics.inc();
             let problem =
-                Problem::new(Kind::Internal, "The request could not be answered.").because("a panic, logged apart");
+                Problem::new(problem::INTERNAL, "The request could not be answered.").because("a panic, logged apart");
             Err(flight.finish_error(&problem.into()))
         }
     }

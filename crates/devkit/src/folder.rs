@@ -94,8 +94,9 @@ fn sweep(base: &Path) {
             continue;
         }
         // The lock is the system's (flock), so it ends with the last process that holds it.
-        let used = lock_file(&path.join("lock")).is_ok_and(|lock| lock.try_lock().is_err());
-        if !used {
+        // One that can't be opened is another user's.
+        let stale = lock_file(&path.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
+        if stale {
             process::end_those_in(&path);
             if let Err(error) = fs::remove_dir_all(&path) {
                 say(format_args!("devkit: can't remove the stale folder {}: {error}", path.display()));

@@ -45,7 +45,15 @@ impl Breaker {
         at != 0 && now.saturating_duration_since(self.started).as_nanos() >= u128::from(at)
     }
 
-    /// What the single probe, made by a task and never by a request, found.
+    /// True for the one caller that is to probe now.
+    pub(crate) fn takes_probe(&self, now: Instant) -> bool {
+        let at = self.probe_at.load(Ordering::Acquire);
+        let next = self.after_pause(now);
+        let order = (Ordering::AcqRel, Ordering::Relaxed);
+        self.wants_probe(now) && self.probe_at.compare_exchange(at, next, order.0, order.1).is_ok()
+    }
+
+    /// What the single probe found.
     pub(crate) fn probed(&self, well: bool, now: Instant) {
         if well {
             self.failures.store(0, Ordering::Relaxed);

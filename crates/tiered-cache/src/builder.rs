@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::cache::Settings;
-use crate::{Bus, OutboxStore, Redis, Remote, TieredCache};
+use crate::inner::Settings;
+use crate::l3::Memcached;
+use crate::{Bus, CopyStore, OutboxStore, Redis, Remote, TieredCache};
 
 /// Collects the parts of a [`TieredCache`].
 #[must_use]
@@ -16,6 +17,7 @@ pub struct Builder {
     pub(crate) namespace: String,
     pub(crate) redis: Option<Redis>,
     pub(crate) remote: Option<(Arc<dyn Remote>, Box<dyn Bus>)>,
+    pub(crate) l3: Option<Arc<dyn CopyStore>>,
     pub(crate) outbox: Option<Arc<dyn OutboxStore>>,
     pub(crate) settings: Settings,
 }
@@ -33,6 +35,7 @@ impl Builder {
             namespace: "cache".to_owned(),
             redis: None,
             remote: None,
+            l3: None,
             outbox: None,
             settings: Settings::default(),
         }
@@ -59,6 +62,18 @@ impl Builder {
     /// Another shared tier and bus than Redis, for tests.
     pub fn remote(mut self, remote: Arc<dyn Remote>, bus: Box<dyn Bus>) -> Self {
         self.remote = Some((remote, bus));
+        self
+    }
+
+    /// L3 in memcached: `host:port` or a `memcache://` URL. Used only together with a shared tier.
+    pub fn memcached(mut self, url: &str) -> Self {
+        self.l3 = Some(Arc::new(Memcached::new(url)));
+        self
+    }
+
+    /// L3 elsewhere.
+    pub fn l3(mut self, store: Arc<dyn CopyStore>) -> Self {
+        self.l3 = Some(store);
         self
     }
 
@@ -105,6 +120,12 @@ impl Builder {
         self
     }
 
+    /// Every so many hits per thread one is checked against the source; 0: none.
+    pub fn probe_every(mut self, hits: u32) -> Self {
+        self.settings.probe_every = hits;
+        self
+    }
+
     /// Builds the cache and starts its background tasks.
     ///
     /// # Errors
@@ -115,6 +136,6 @@ impl Builder {
             Some(runtime) => runtime,
             None => Handle::try_current().map_err(|_| BuildError)?,
         };
-        Ok(TieredCache::start(self, runtime))
+        Ok(TieredCache::start(self, &runtime))
     }
 }

@@ -184,11 +184,7 @@ pub struct Hit {
 impl Hit {
     pub(crate) fn new(entry: Arc<Entry>, tier: Tier, stale: Option<StaleReason>, now: Instant) -> Self {
         let age = entry.age(now);
-        let ttl = if stale.is_some() {
-            Duration::ZERO
-        } else {
-            entry.times.fresh_until.saturating_duration_since(now)
-        };
+        let ttl = if stale.is_some() { Duration::ZERO } else { entry.times.fresh_until.saturating_duration_since(now) };
         Self { entry, tier, stale, age, ttl, collapsed: false, stored: false }
     }
 }

@@ -15,9 +15,11 @@ use crate::{CacheError, CacheKey, Entry, Tier};
 
 const SHARDS: usize = 64;
 
+type Shard = HashMap<u128, Arc<Flight>>;
+
 #[derive(Debug)]
 pub(crate) struct Flights {
-    shards: Box<[Mutex<HashMap<u128, Arc<Flight>>>]>,
+    shards: Vec<Mutex<Shard>>,
     count: AtomicUsize,
     limit: usize,
 }
@@ -135,8 +137,7 @@ impl Flights {
         self.count.load(Ordering::Relaxed)
     }
 
-    fn shard(&self, hash: u128) -> MutexGuard<'_, HashMap<u128, Arc<Flight>>> {
-        #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
+    fn shard(&self, hash: u128) -> MutexGuard<'_, Shard> {
         lock(&self.shards[hash as usize % SHARDS])
     }
 }

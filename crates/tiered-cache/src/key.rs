@@ -35,7 +35,6 @@ impl CacheKey {
     /// Starts a key for one kind of thing, such as `user`.
     ///
     /// The order of `scope` and `param` calls is part of the key.
-    #[must_use]
     pub fn builder(entity: &'static str) -> KeyBuilder {
         let mut builder = KeyBuilder { len: 0, bytes: [0; INLINE], spilled: Vec::new() };
         builder.part(Part::Entity, entity.as_bytes());

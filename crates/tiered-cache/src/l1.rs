@@ -23,9 +23,8 @@ type Store = Cache<u128, Arc<Entry>, BuildHasherDefault<Prehashed>>;
 impl L1 {
     pub(crate) fn new(max_bytes: u64) -> Self {
         let weigh = |_: &u128, entry: &Arc<Entry>| u32::try_from(entry.weight()).unwrap_or(u32::MAX);
-        let store = (max_bytes > 0).then(|| {
-            Cache::builder().max_capacity(max_bytes).weigher(weigh).build_with_hasher(Default::default())
-        });
+        let store = (max_bytes > 0)
+            .then(|| Cache::builder().max_capacity(max_bytes).weigher(weigh).build_with_hasher(Default::default()));
         Self { store, stripes: Stripes::new() }
     }
 
@@ -38,29 +37,15 @@ impl L1 {
         self.stripes.epoch(hash)
     }
 
-    /// True unless nothing was invalidated since `epoch`.
-    pub(crate) fn moved(&self, hash: u128, epoch: Epoch) -> bool {
-        self.stripes.epoch(hash) != epoch
-    }
-
     /// Stores an entry unless its key was invalidated since `epoch`.
     pub(crate) fn insert(&self, entry: Arc<Entry>, epoch: Epoch) -> bool {
         let hash = entry.key.hash();
         let Some(store) = &self.store else { return false };
-        if self.moved(hash, epoch) {
-            return false;
-        }
-        store.insert(hash, entry);
-        if self.moved(hash, epoch) {
-            store.invalidate(&hash);
-            return false;
-        }
-        true
+        self.stripes.fill(hash, epoch, || store.insert(hash, entry), || store.invalidate(&hash))
     }
 
     pub(crate) fn invalidate(&self, hash: u128) {
-        self.stripes.bump(hash);
-        self.remove(hash);
+        self.stripes.invalidate(hash, || self.remove(hash));
     }
 
     /// Frees memory; says nothing about validity.
@@ -103,8 +88,6 @@ impl Hasher for Prehashed {
 
     fn write_u128(&mut self, hash: u128) {
         // The stripes use the low bits; the map gets the others.
-        #[expect(clippy::cast_possible_truncation, reason = "half of a uniform hash is enough for a map")]
-        let half = (hash >> 64) as u64;
-        self.0 = half;
+        self.0 = (hash >> 64) as u64;
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cache::Inner;
+use crate::inner::Inner;
 use crate::remote::{Batch, Bus, Phase};
 use crate::{LoadError, outbox};
 
@@ -59,8 +59,7 @@ pub(crate) async fn breaker(inner: Weak<Inner>) {
             continue;
         }
         // The bus must be caught up and the outbox empty: otherwise L2 holds what should have been removed.
-        let well =
-            inner.fence_open(Instant::now()) && remote.ping().await.is_ok() && inner.drain().await.is_ok();
+        let well = inner.fence_open(Instant::now()) && remote.ping().await.is_ok() && inner.drain().await.is_ok();
         inner.breaker.probed(well, Instant::now());
     }
 }
@@ -71,7 +70,7 @@ impl Inner {
             // Clear after the position was taken, detach after clearing: nothing from before survives.
             self.l1.clear();
             self.flights.detach_all();
-            self.metrics.bus_gap(gap);
+            self.metrics.bus_gap(gap.as_str());
         }
         for notice in &batch.notices {
             if notice.origin != self.origin {
@@ -109,8 +108,7 @@ impl Inner {
                 let hashes: Vec<u128> = rows.iter().flat_map(|row| outbox::decode(&row.payload)).collect();
                 // Whether Redis can be told or not, this process knows now.
                 self.forget(&hashes);
-                let told =
-                    remote.invalidate(&hashes, Phase::Done { write: 0, version: 0 }, self.origin).await;
+                let told = remote.invalidate(&hashes, Phase::Done { write: 0, version: 0 }, self.origin).await;
                 told.map_err(|error| -> LoadError { Arc::new(error) })?;
                 let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
                 outbox.done(&ids).await?;

@@ -9,15 +9,12 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::cache::Inner;
-use crate::codec::{self, Wire};
-use crate::entry::{Body, Refresh, Times};
+use crate::entry::{Body, Refresh};
 use crate::flight::{Arrived, Flight, Outcome};
-use crate::remote::{Acquired, Fill, Filled, Found, Mark, Place, Token};
+use crate::inner::Inner;
+use crate::remote::{Acquired, Place, Token};
 use crate::stripes::Epoch;
-use crate::{
-    CacheError, Entry, Kind, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Remote, RemoteError, Tier,
-};
+use crate::{CacheError, Entry, Kind, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Remote, RemoteError, Tier};
 
 /// Waits between looks at a key that another replica loads.
 const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(80));
@@ -31,9 +28,9 @@ pub(crate) enum Purpose {
 }
 
 /// What a load may do with what it finds.
-enum Right {
+pub(crate) enum Right {
     /// Fill every tier.
-    Lease { token: Token, mark: Mark },
+    Lease { token: Token },
     /// The shared tier is away: keep it here, for a short while.
     Alone,
     /// There is no shared tier.
@@ -42,14 +39,14 @@ enum Right {
     Blocked,
 }
 
-struct Loading<'a> {
-    inner: &'a Inner,
-    flight: &'a Arc<Flight>,
-    policy: &'a Policy,
-    purpose: Purpose,
-    place: Place,
-    epoch: Epoch,
-    deadline: Instant,
+pub(crate) struct Loading<'a> {
+    pub(crate) inner: &'a Inner,
+    pub(crate) flight: &'a Arc<Flight>,
+    pub(crate) policy: &'a Policy,
+    pub(crate) purpose: Purpose,
+    pub(crate) place: Place,
+    pub(crate) epoch: Epoch,
+    pub(crate) deadline: Instant,
 }
 
 /// Ends a flight however its task ends.
@@ -65,13 +62,8 @@ impl Drop for Landed {
 
 impl Inner {
     /// Starts the task that flies.
-    pub(crate) fn launch<F, Fut>(
-        self: &Arc<Self>,
-        flight: &Arc<Flight>,
-        policy: Policy,
-        purpose: Purpose,
-        load: F,
-    ) where
+    pub(crate) fn launch<F, Fut>(self: &Arc<Self>, flight: &Arc<Flight>, policy: Policy, purpose: Purpose, load: F)
+    where
         F: FnOnce(LoadCx) -> Fut + Send + 'static,
         Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
     {
@@ -79,8 +71,11 @@ impl Inner {
         let work = async move {
             let Landed(inner, flight) = &landed;
             let outcome = Loading::new(inner, flight, &policy, purpose).run(load).await;
-            let failed =
-                matches!(outcome, Err(CacheError::Load(_) | CacheError::Panicked | CacheError::Timeout));
+            let failed = matches!(outcome, Err(CacheError::Load(_) | CacheError::Panicked | CacheError::Timeout));
+            if !failed {
+                // First out of the map: newcomers look in L1 again.
+                inner.flights.remove(flight);
+            }
             flight.complete(outcome);
             if failed {
                 // Newcomers find the error for a moment, so that a failing source isn't hammered.
@@ -135,12 +130,18 @@ impl<'a> Loading<'a> {
             None => Right::Only,
         };
         let outcome = self.load(&right, load).await;
-        if let (Right::Lease { token, .. }, Err(_), Some(remote)) = (&right, &outcome, &self.inner.remote) {
-            // The next replica needn't wait until the lease runs out. If this fails, it does.
-            drop(remote.release(self.place, *token).await);
+        if outcome.is_err() {
+            self.release(&right).await;
         }
         self.settle(outcome.is_ok());
         outcome
+    }
+
+    /// The next replica needn't wait until the lease runs out. If this fails, it does.
+    pub(crate) async fn release(&self, right: &Right) {
+        if let (Right::Lease { token }, Some(remote)) = (right, &self.inner.remote) {
+            drop(remote.release(self.place, *token).await);
+        }
     }
 
     /// What the outcome means for the value that was to be replaced.
@@ -178,7 +179,7 @@ impl<'a> Loading<'a> {
             match answer {
                 Ok(Acquired::Granted(mark)) => {
                     count("granted");
-                    return Ok(Step::Load(Right::Lease { token, mark }));
+                    return Ok(self.take_copy(token, mark).await);
                 }
                 Ok(Acquired::Blocked) => {
                     count("blocked");
@@ -204,7 +205,7 @@ impl<'a> Loading<'a> {
     }
 
     /// An operation of the shared tier: a span, a measurement, and the breaker's lesson.
-    async fn timed<T>(
+    pub(crate) async fn timed<T>(
         &self,
         op: &'static str,
         work: impl Future<Output = Result<T, RemoteError>>,
@@ -221,73 +222,6 @@ impl<'a> Loading<'a> {
         let outcome = work.instrument(span).await;
         self.inner.metrics.operation("l2", op, begun.elapsed(), outcome.is_ok());
         self.inner.breaker.judge(outcome)
-    }
-
-    /// Makes an answer of a stored value; else its stamp, so that a newer one can be told from it.
-    fn open(&self, found: &Found, sent: Instant) -> Result<Arrived, u64> {
-        let key = &self.flight.key;
-        let wire = codec::decode(key, self.policy.schema, &found.bytes).map_err(|error| {
-            tracing::warn!(target: "tiered_cache", cache = self.policy.cache, %error, "unreadable entry");
-            self.inner.metrics.codec_error(self.policy.cache, error.as_str());
-            found.stamp
-        })?;
-        let entry = Arc::new(self.copy(wire, found.age, sent));
-        let now = Instant::now();
-        if !entry.is_alive(now) {
-            return Err(found.stamp);
-        }
-        let wanted = match self.purpose {
-            Purpose::Read(Read::Bounded | Read::Shared) => true,
-            Purpose::Read(Read::Version(wanted)) => entry.version >= wanted,
-            // A refresh takes what another replica refreshed since, but not what it set out to replace.
-            Purpose::Refresh => self.flight.stale().is_none_or(|(stale, _)| {
-                entry.times.expires_at > stale.times.expires_at + Duration::from_millis(5)
-            }),
-            Purpose::Read(Read::Source) => false,
-        };
-        if !wanted || now >= entry.times.expires_at {
-            if self.flight.stale().is_none() {
-                self.flight.offer_stale(entry, Tier::L2);
-            }
-            return Err(found.stamp);
-        }
-        let stored = self.inner.l1.insert(Arc::clone(&entry), self.epoch);
-        tracing::debug!(target: "tiered_cache", { cache.tier = "l2", cache = self.policy.cache }, "cache_hit");
-        Ok(Arrived { entry, tier: Tier::L2, stored, source_read_at: None })
-    }
-
-    /// A copy of a stored value, for no longer than it had left when the question was sent.
-    fn copy(&self, wire: Wire, since: Duration, sent: Instant) -> Entry {
-        let age = wire.age + since;
-        let expires_at = sent + wire.fresh.saturating_sub(since);
-        let times = Times {
-            read_at: sent.checked_sub(age).unwrap_or(sent),
-            fresh_until: expires_at.min(sent + self.l1_ttl()),
-            expires_at,
-            dead_at: sent + wire.life.saturating_sub(since),
-            own_until: None,
-            cost: wire.cost,
-        };
-        self.entry(wire.version, wire.kind, wire.etag, wire.body, times)
-    }
-
-    fn l1_ttl(&self) -> Duration {
-        self.policy.l1_ttl.min(self.inner.settings.l1_ttl_cap)
-    }
-
-    fn entry(&self, version: u64, kind: Kind, etag: bytes::Bytes, body: bytes::Bytes, times: Times) -> Entry {
-        Entry {
-            version,
-            schema: self.policy.schema,
-            kind,
-            etag,
-            body,
-            key: self.flight.key.clone(),
-            times,
-            epoch: self.epoch,
-            refresh: Default::default(),
-            retry_after: Default::default(),
-        }
     }
 
     async fn load<F, Fut>(&self, right: &Right, load: F) -> Outcome
@@ -323,7 +257,7 @@ impl<'a> Loading<'a> {
 
     /// Keeps the lease alive; never ends.
     async fn renew(&self, right: &Right) {
-        if let (Right::Lease { token, .. }, Some(remote)) = (right, &self.inner.remote) {
+        if let (Right::Lease { token }, Some(remote)) = (right, &self.inner.remote) {
             loop {
                 tokio::time::sleep(self.inner.settings.lease / 4).await;
                 // Lost or not: the fill finds out. The load goes on for those who wait.
@@ -334,96 +268,16 @@ impl<'a> Loading<'a> {
         }
         std::future::pending::<()>().await;
     }
-
-    /// Fills the tiers that may have the value, and makes the answer.
-    async fn store(&self, right: &Right, loaded: Loaded, begun: Instant) -> Arrived {
-        let policy = self.policy;
-        let (kind, body) = match loaded.value {
-            Some(body) => (Kind::Value, body),
-            None => (Kind::NotFound, Body { bytes: bytes::Bytes::new(), etag: bytes::Bytes::new() }),
-        };
-        let now = Instant::now();
-        let cost = now.saturating_duration_since(begun);
-        let base = if kind == Kind::NotFound { policy.negative_ttl } else { policy.l2_ttl };
-        let jitter = 1.0 - policy.jitter.clamp(0.0, 1.0) * rand::random::<f32>();
-        let mut fresh = loaded.ttl.unwrap_or(base).mul_f32(jitter);
-        let mut life = fresh + if kind == Kind::NotFound { Duration::ZERO } else { policy.fail_safe };
-        match right {
-            Right::Alone => {
-                // Somebody may write without this process ever hearing of it.
-                let until = begun + self.inner.settings.degraded;
-                fresh = fresh.min(until.saturating_duration_since(now));
-                life = fresh;
-            }
-            Right::Only => fresh = fresh.min(self.l1_ttl()),
-            Right::Lease { .. } | Right::Blocked => {}
-        }
-        let times = Times {
-            read_at: begun,
-            fresh_until: now + fresh.min(self.l1_ttl()),
-            expires_at: now + fresh,
-            dead_at: now + life,
-            own_until: Some(begun + self.inner.settings.degraded),
-            cost,
-        };
-        let entry = Arc::new(self.entry(loaded.version, kind, body.etag, body.bytes, times));
-        let fits = entry.body.len() <= policy.max_bytes;
-        if !fits {
-            self.inner.metrics.fill(policy.cache, "all", "too_big");
-        }
-        let kept = fits
-            && match right {
-                Right::Lease { token, mark } => self.fill(*token, mark, &entry, fresh, life).await,
-                Right::Alone | Right::Only => true,
-                Right::Blocked => false,
-            };
-        let kept_here = kept && self.inner.l1.insert(Arc::clone(&entry), self.epoch);
-        if kept {
-            self.inner.metrics.fill(policy.cache, "l1", if kept_here { "stored" } else { "epoch" });
-        }
-        let stored = kept_here || (kept && matches!(right, Right::Lease { .. }));
-        if stored {
-            tracing::debug!(target: "tiered_cache", cache = policy.cache, "cache_set");
-        }
-        Arrived { entry, tier: Tier::Source, stored, source_read_at: Some(begun) }
-    }
-
-    /// False when the value must not be kept anywhere.
-    async fn fill(&self, token: Token, _mark: &Mark, entry: &Entry, fresh: Duration, life: Duration) -> bool {
-        let Some(remote) = &self.inner.remote else { return false };
-        let wire = Wire {
-            kind: entry.kind,
-            version: entry.version,
-            fresh,
-            life,
-            cost: entry.times.cost,
-            age: entry.times.cost,
-            etag: entry.etag.clone(),
-            body: entry.body.clone(),
-        };
-        let bytes = codec::encode(&entry.key, entry.schema, &wire);
-        let fill = Fill { bytes, version: entry.version, life };
-        let filled = self.timed("fill", remote.fill(self.place, token, fill)).await;
-        let (result, keep) = match filled {
-            Ok(Filled::Stored { .. }) => ("stored", true),
-            Ok(Filled::Lost) => ("lost", false),
-            Ok(Filled::Older) => ("older", false),
-            // Whether it arrived or not: the bus and the stripes watch over this process's copy.
-            Err(_) => ("error", true),
-        };
-        self.inner.metrics.fill(self.policy.cache, "l2", result);
-        keep
-    }
 }
 
-enum Step {
+/// How far the shared tiers got.
+pub(crate) enum Step {
     Arrived(Arrived),
     Load(Right),
 }
 
 fn confirmed(stale: &Entry) -> Loaded {
-    let value =
-        (stale.kind == Kind::Value).then(|| Body { bytes: stale.body.clone(), etag: stale.etag.clone() });
+    let value = (stale.kind == Kind::Value).then(|| Body { bytes: stale.body.clone(), etag: stale.etag.clone() });
     Loaded { value, version: stale.version, ttl: None }
 }
 

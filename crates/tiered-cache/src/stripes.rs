@@ -1,8 +1,13 @@
 //! Epochs that keep a value read before an invalidation from being stored in L1 after it.
 
+#[cfg(not(test))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const STRIPES: usize = 4096;
+// The unit tests are model checks: shuttle goes through all interleavings of these atomics.
+#[cfg(test)]
+use shuttle::sync::atomic::{AtomicU64, Ordering};
+
+const STRIPES: usize = if cfg!(test) { 2 } else { 4096 };
 
 /// One counter per group of keys, and one for all.
 ///
@@ -30,8 +35,22 @@ impl Stripes {
         Epoch { all: self.all.load(Ordering::SeqCst), one: self.one(hash).load(Ordering::SeqCst) }
     }
 
-    pub(crate) fn bump(&self, hash: u128) {
+    /// Runs `insert` unless the key was invalidated since `epoch`, and takes it back if it was meanwhile.
+    pub(crate) fn fill(&self, hash: u128, epoch: Epoch, insert: impl FnOnce(), remove: impl FnOnce()) -> bool {
+        if self.epoch(hash) != epoch {
+            return false;
+        }
+        insert();
+        if self.epoch(hash) == epoch {
+            return true;
+        }
+        remove();
+        false
+    }
+
+    pub(crate) fn invalidate(&self, hash: u128, remove: impl FnOnce()) {
         self.one(hash).fetch_add(1, Ordering::SeqCst);
+        remove();
     }
 
     pub(crate) fn bump_all(&self) {
@@ -45,7 +64,70 @@ impl Stripes {
 
     fn one(&self, hash: u128) -> &AtomicU64 {
         // The hash is uniform, so any of its bits will do.
-        #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
         &self.each[hash as usize % STRIPES]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shuttle::sync::Mutex;
+    use shuttle::thread;
+
+    use super::*;
+
+    const HASH: u128 = 7;
+
+    /// A source, and a store that holds what was read from it.
+    #[derive(Default)]
+    struct Model {
+        source: Mutex<u64>,
+        store: Mutex<Option<u64>>,
+    }
+
+    fn check(guarded: bool, flush: bool) {
+        let model = move || {
+            let (stripes, model) = (Arc::new(Stripes::new()), Arc::new(Model::default()));
+            let filler = {
+                let (stripes, model) = (Arc::clone(&stripes), Arc::clone(&model));
+                thread::spawn(move || {
+                    let epoch = stripes.epoch(HASH);
+                    let value = *model.source.lock().unwrap();
+                    let insert = || *model.store.lock().unwrap() = Some(value);
+                    if guarded {
+                        stripes.fill(HASH, epoch, insert, || *model.store.lock().unwrap() = None);
+                    } else {
+                        insert();
+                    }
+                })
+            };
+            *model.source.lock().unwrap() = 1;
+            if flush {
+                stripes.bump_all();
+                *model.store.lock().unwrap() = None;
+            } else {
+                stripes.invalidate(HASH, || *model.store.lock().unwrap() = None);
+            }
+            filler.join().unwrap();
+            assert_ne!(*model.store.lock().unwrap(), Some(0), "the old value stayed");
+        };
+        shuttle::check_dfs(model, None);
+    }
+
+    #[test]
+    fn in_every_interleaving_an_invalidated_value_goes() {
+        check(true, false);
+    }
+
+    #[test]
+    fn in_every_interleaving_a_flushed_value_goes() {
+        check(true, true);
+    }
+
+    #[test]
+    #[should_panic(expected = "the old value stayed")]
+    fn without_the_stripes_an_invalidated_value_stays() {
+        check(false, false);
     }
 }

@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::cache::Inner;
+use crate::inner::Inner;
 use crate::remote::{Phase, Token};
 use crate::{CacheError, CacheKey, RemoteError, TieredCache, Write, WriteError, outbox};
 
@@ -49,12 +49,7 @@ impl TieredCache {
     /// # Errors
     ///
     /// See [`WriteError`].
-    pub async fn write<T, E, F, Fut>(
-        &self,
-        keys: Vec<CacheKey>,
-        level: Write,
-        txn: F,
-    ) -> Result<T, WriteError<E>>
+    pub async fn write<T, E, F, Fut>(&self, keys: Vec<CacheKey>, level: Write, txn: F) -> Result<T, WriteError<E>>
     where
         T: Send + 'static,
         E: Send + 'static,
@@ -89,12 +84,7 @@ impl TieredCache {
 }
 
 impl Inner {
-    async fn write<T, E, F, Fut>(
-        self: Arc<Self>,
-        hashes: Arc<[u128]>,
-        level: Write,
-        txn: F,
-    ) -> Result<T, WriteError<E>>
+    async fn write<T, E, F, Fut>(self: Arc<Self>, hashes: Arc<[u128]>, level: Write, txn: F) -> Result<T, WriteError<E>>
     where
         F: FnOnce(WriteCx) -> Fut + Send,
         Fut: Future<Output = Result<(T, u64), E>> + Send,
@@ -143,11 +133,7 @@ impl Inner {
     }
 
     /// Tells the shared tier now, or goes on trying in the background.
-    pub(crate) async fn deliver(
-        self: &Arc<Self>,
-        hashes: &Arc<[u128]>,
-        phase: Phase,
-    ) -> Result<(), RemoteError> {
+    pub(crate) async fn deliver(self: &Arc<Self>, hashes: &Arc<[u128]>, phase: Phase) -> Result<(), RemoteError> {
         let Some(remote) = &self.remote else { return Ok(()) };
         let told = remote.invalidate(hashes, phase, self.origin).await;
         self.metrics.invalidated("done", told.is_ok());

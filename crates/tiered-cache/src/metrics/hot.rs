@@ -25,8 +25,7 @@ const RESULTS: [&str; 3] = ["hit", "negative", "stale"];
 const LEVELS: [&str; 4] = ["bounded", "version", "shared", "source"];
 const CELLS: usize = TIERS.len() * RESULTS.len() * LEVELS.len();
 /// Upper bounds of the ages, in milliseconds.
-const AGES: [u64; 12] =
-    [1, 10, 100, 500, 1_000, 5_000, 30_000, 60_000, 300_000, 900_000, 3_600_000, 7_200_000];
+const AGES: [u64; 12] = [1, 10, 100, 500, 1_000, 5_000, 30_000, 60_000, 300_000, 900_000, 3_600_000, 7_200_000];
 
 #[derive(Default)]
 pub(super) struct Hot {
@@ -145,23 +144,17 @@ impl Collector for Hot {
                         if count == 0 {
                             continue;
                         }
-                        let labels = [
-                            ("cache", cache.name),
-                            ("tier", tier.as_str()),
-                            ("result", result),
-                            ("level", level),
-                        ];
+                        let labels =
+                            [("cache", cache.name), ("tier", tier.as_str()), ("result", result), ("level", level)];
                         ConstCounter::new(count).encode(requests.encode_family(&labels)?)?;
                     }
                 }
             }
         }
         let help = "Time between the read of the source and the answer";
-        let mut ages =
-            encoder.encode_descriptor("cache_served_age_seconds", help, None, MetricType::Histogram)?;
+        let mut ages = encoder.encode_descriptor("cache_served_age_seconds", help, None, MetricType::Histogram)?;
         for cache in caches.iter() {
-            let bounds =
-                AGES.iter().map(|&bound| Duration::from_millis(bound).as_secs_f64()).chain([f64::MAX]);
+            let bounds = AGES.iter().map(|&bound| Duration::from_millis(bound).as_secs_f64()).chain([f64::MAX]);
             let buckets: Vec<(f64, u64)> =
                 bounds.enumerate().map(|(i, bound)| (bound, cache.sum(|shard| &shard.ages[i]))).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();

@@ -2,97 +2,48 @@
 
 mod hot;
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::remote::Gap;
-use crate::{Hit, Read, StaleReason};
+use crate::{CacheError, CacheHealth, Hit, Read};
 use hot::Hot;
 
-/// Bounds for operations of the shared tiers and of loads, in seconds.
+/// Bounds for operations of the shared tiers and for loads, in seconds.
 const SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
+
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+type Counters<const N: usize> = Family<Labels<N>, Counter>;
+type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
 /// The cache's metrics.
 #[derive(Debug, Clone)]
 pub struct CacheMetrics {
-    /// `cache_requests_total` and `cache_served_age_seconds`: counted on every hit, so made for it.
     hot: Arc<Hot>,
-    /// How long loads took.
-    loads: Family<Cache, Histogram, fn() -> Histogram>,
-    /// How long operations of the shared tiers took.
-    operations: Family<Operation, Histogram, fn() -> Histogram>,
-    /// Answers that came from a load somebody else had begun.
-    coalesced: Family<Cache, Counter>,
-    /// Requests for a lease.
-    leases: Family<Outcome, Counter>,
-    /// What became of loaded values.
-    fills: Family<TierOutcome, Counter>,
-    /// Early refreshes.
-    refreshes: Family<Outcome, Counter>,
-    /// Answers past their life.
-    stale: Family<Stale, Counter>,
-    /// Entries that couldn't be read.
-    codec: Family<Outcome, Counter>,
-    /// Reads that failed.
-    errors: Family<Outcome, Counter>,
-    /// Halves of invalidations.
-    invalidations: Family<Invalidation, Counter>,
-    gaps: Family<GapReason, Counter>,
+    state: Arc<State>,
+    loads: Histograms<1>,
+    operations: Histograms<3>,
+    coalesced: Counters<1>,
+    leases: Counters<2>,
+    fills: Counters<3>,
+    refreshes: Counters<2>,
+    stale: Counters<2>,
+    codec: Counters<2>,
+    errors: Counters<2>,
+    invalidations: Counters<2>,
+    gaps: Counters<1>,
     bus_errors: Counter,
     outbox_pending: Gauge,
-    gate_rejected: Counter,
-    /// Answers that a probe found older than allowed.
-    pub(crate) probe_violations: Counter,
-    pub(crate) probes: Counter,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Cache {
-    cache: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Operation {
-    tier: &'static str,
-    op: &'static str,
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    cache: &'static str,
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TierOutcome {
-    cache: &'static str,
-    tier: &'static str,
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Stale {
-    cache: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Invalidation {
-    phase: &'static str,
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct GapReason {
-    reason: &'static str,
+    probes: Counters<2>,
 }
 
 fn histogram() -> Histogram {
@@ -103,6 +54,7 @@ impl Default for CacheMetrics {
     fn default() -> Self {
         Self {
             hot: Arc::default(),
+            state: Arc::default(),
             loads: Family::new_with_constructor(histogram),
             operations: Family::new_with_constructor(histogram),
             coalesced: Family::default(),
@@ -116,110 +68,91 @@ impl Default for CacheMetrics {
             gaps: Family::default(),
             bus_errors: Counter::default(),
             outbox_pending: Gauge::default(),
-            gate_rejected: Counter::default(),
-            probe_violations: Counter::default(),
-            probes: Counter::default(),
+            probes: Family::default(),
         }
     }
 }
 
 impl CacheMetrics {
     /// Registers the metrics, once per registry.
-    pub fn register(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(Arc::clone(&self.hot)));
-        registry.register("cache_load_seconds", "Time that loads from the source took", self.loads.clone());
-        registry.register(
-            "cache_op_seconds",
-            "Time that operations of shared tiers took",
-            self.operations.clone(),
-        );
-        registry.register("cache_coalesced", "Answers from a load begun by another", self.coalesced.clone());
-        registry.register("cache_lease", "Requests for a lease by result", self.leases.clone());
-        registry.register("cache_fill", "Loaded values by tier and result", self.fills.clone());
-        registry.register("cache_refresh", "Early refreshes by outcome", self.refreshes.clone());
-        registry.register("cache_stale_served", "Answers past their life by reason", self.stale.clone());
-        registry.register("cache_codec_errors", "Entries that could not be read", self.codec.clone());
-        registry.register("cache_errors", "Reads that failed by error", self.errors.clone());
-        registry.register(
-            "cache_invalidations",
-            "Invalidations by phase and outcome",
-            self.invalidations.clone(),
-        );
-        registry.register("cache_bus_gap", "Times the bus lost something", self.gaps.clone());
-        registry.register("cache_bus_errors", "Reads of the bus that failed", self.bus_errors.clone());
-        registry.register(
-            "cache_outbox_pending",
-            "Undelivered invalidations seen last",
-            self.outbox_pending.clone(),
-        );
-        registry.register("cache_db_gate_rejected", "Loads refused by the gate", self.gate_rejected.clone());
-        registry.register("cache_consistency_probes", "Hits checked against the source", self.probes.clone());
-        registry.register(
-            "cache_consistency_probe_violations",
-            "Checked hits that were older than allowed",
-            self.probe_violations.clone(),
-        );
+    pub fn register(&self, to: &mut Registry) {
+        to.register_collector(Box::new(Arc::clone(&self.hot)));
+        to.register_collector(Box::new(Arc::clone(&self.state)));
+        to.register("cache_load_seconds", "Time that loads from the source took", self.loads.clone());
+        to.register("cache_op_seconds", "Time that operations of shared tiers took", self.operations.clone());
+        to.register("cache_coalesced", "Answers from a load begun by another", self.coalesced.clone());
+        to.register("cache_lease", "Requests for a lease by result", self.leases.clone());
+        to.register("cache_fill", "Loaded values by tier and result", self.fills.clone());
+        to.register("cache_refresh", "Early refreshes by result", self.refreshes.clone());
+        to.register("cache_stale_served", "Answers past their life by reason", self.stale.clone());
+        to.register("cache_codec_errors", "Stored entries that could not be read", self.codec.clone());
+        to.register("cache_errors", "Reads that failed", self.errors.clone());
+        to.register("cache_invalidations", "Invalidations by phase and outcome", self.invalidations.clone());
+        to.register("cache_bus_gap", "Times the bus lost something", self.gaps.clone());
+        to.register("cache_bus_errors", "Reads of the bus that failed", self.bus_errors.clone());
+        to.register("cache_outbox_pending", "Undelivered invalidations", self.outbox_pending.clone());
+        to.register("cache_consistency_probe", "Hits checked against the source", self.probes.clone());
+    }
+
+    /// Where the gauges of the present state are read from.
+    pub(crate) fn watch(&self, health: impl Fn() -> Option<CacheHealth> + Send + Sync + 'static) {
+        drop(self.state.0.set(Box::new(health)));
     }
 
     pub(crate) fn served(&self, cache: &'static str, hit: &Hit, read: Read) {
         self.hot.served(cache, hit, read);
         if let Some(reason) = hit.stale {
-            self.stale.get_or_create(&Stale { cache, reason: StaleReason::as_str(reason) }).inc();
+            self.stale.get_or_create(&[("cache", cache), ("reason", reason.as_str())]).inc();
         }
         if hit.collapsed {
-            self.coalesced.get_or_create(&Cache { cache }).inc();
+            self.coalesced.get_or_create(&[("cache", cache)]).inc();
         }
     }
 
     pub(crate) fn loaded(&self, cache: &'static str, took: Duration) {
-        self.loads.get_or_create(&Cache { cache }).observe(took.as_secs_f64());
+        self.loads.get_or_create(&[("cache", cache)]).observe(took.as_secs_f64());
     }
 
     pub(crate) fn operation(&self, tier: &'static str, op: &'static str, took: Duration, ok: bool) {
-        let outcome = if ok { "ok" } else { "error" };
-        self.operations.get_or_create(&Operation { tier, op, outcome }).observe(took.as_secs_f64());
+        let labels = [("tier", tier), ("op", op), ("outcome", outcome(ok))];
+        self.operations.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     pub(crate) fn lease(&self, cache: &'static str, result: &'static str) {
-        self.leases.get_or_create(&Outcome { cache, result }).inc();
+        self.leases.get_or_create(&[("cache", cache), ("result", result)]).inc();
     }
 
     pub(crate) fn fill(&self, cache: &'static str, tier: &'static str, result: &'static str) {
-        self.fills.get_or_create(&TierOutcome { cache, tier, result }).inc();
+        self.fills.get_or_create(&[("cache", cache), ("tier", tier), ("result", result)]).inc();
     }
 
     pub(crate) fn refreshed(&self, cache: &'static str, ok: bool) {
-        let result = if ok { "ok" } else { "error" };
-        self.refreshes.get_or_create(&Outcome { cache, result }).inc();
+        self.refreshes.get_or_create(&[("cache", cache), ("result", outcome(ok))]).inc();
     }
 
     pub(crate) fn codec_error(&self, cache: &'static str, result: &'static str) {
-        self.codec.get_or_create(&Outcome { cache, result }).inc();
+        self.codec.get_or_create(&[("cache", cache), ("result", result)]).inc();
     }
 
-    pub(crate) fn failed(&self, cache: &'static str, error: &crate::CacheError) {
+    pub(crate) fn failed(&self, cache: &'static str, error: &CacheError) {
         let result = match error {
-            crate::CacheError::Load(_) => "load",
-            crate::CacheError::Timeout => "timeout",
-            crate::CacheError::Overloaded { .. } => {
-                self.gate_rejected.inc();
-                "overloaded"
-            }
-            crate::CacheError::VersionNotReached { .. } => "version_not_reached",
-            crate::CacheError::Panicked => "panicked",
-            crate::CacheError::Closed => "closed",
-            crate::CacheError::Remote(_) => "remote",
+            CacheError::Load(_) => "load",
+            CacheError::Timeout => "timeout",
+            CacheError::Overloaded { .. } => "overloaded",
+            CacheError::VersionNotReached { .. } => "version_not_reached",
+            CacheError::Panicked => "panicked",
+            CacheError::Closed => "closed",
+            CacheError::Remote(_) => "remote",
         };
-        self.errors.get_or_create(&Outcome { cache, result }).inc();
+        self.errors.get_or_create(&[("cache", cache), ("result", result)]).inc();
     }
 
     pub(crate) fn invalidated(&self, phase: &'static str, ok: bool) {
-        let outcome = if ok { "ok" } else { "error" };
-        self.invalidations.get_or_create(&Invalidation { phase, outcome }).inc();
+        self.invalidations.get_or_create(&[("phase", phase), ("outcome", outcome(ok))]).inc();
     }
 
-    pub(crate) fn bus_gap(&self, gap: Gap) {
-        self.gaps.get_or_create(&GapReason { reason: gap.as_str() }).inc();
+    pub(crate) fn bus_gap(&self, reason: &'static str) {
+        self.gaps.get_or_create(&[("reason", reason)]).inc();
     }
 
     pub(crate) fn bus_failed(&self) {
@@ -228,5 +161,46 @@ impl CacheMetrics {
 
     pub(crate) fn outbox_pending(&self, rows: usize) {
         self.outbox_pending.set(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn probed(&self, cache: &'static str, result: &'static str) {
+        self.probes.get_or_create(&[("cache", cache), ("result", result)]).inc();
+    }
+}
+
+fn outcome(ok: bool) -> &'static str {
+    if ok { "ok" } else { "error" }
+}
+
+type ReadHealth = Box<dyn Fn() -> Option<CacheHealth> + Send + Sync>;
+
+/// The gauges, read when they are asked for.
+#[derive(Default)]
+struct State(OnceLock<ReadHealth>);
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+impl Collector for State {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(health) = self.0.get().and_then(|read| read()) else { return Ok(()) };
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let gauges = [
+            ("cache_fence_open", "1: L1 may answer", u64::from(health.fence_open)),
+            ("cache_breaker_open", "1: the shared tier is left alone", u64::from(health.breaker_open)),
+            ("cache_flights", "Flights under way", count(health.flights)),
+            ("cache_db_gate_in_use", "Loads that ask the source", count(health.loads)),
+            ("cache_db_gate_queued", "Loads that wait for the gate", count(health.queued)),
+            ("cache_l1_bytes", "Bytes in L1", health.l1_bytes),
+            ("cache_l1_entries", "Entries in L1", health.l1_entries),
+        ];
+        for (name, help, value) in gauges {
+            let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)?;
+        }
+        Ok(())
     }
 }

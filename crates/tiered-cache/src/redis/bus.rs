@@ -94,8 +94,7 @@ impl RedisBus {
                 both.cmd("HMGET").arg(&self.state).arg(&END);
                 let read = both.cmd("XREAD").arg("BLOCK").arg(BLOCK).arg("COUNT").arg(COUNT);
                 read.arg("STREAMS").arg(&self.stream).arg(&position.last);
-                let (end, read): (End, Option<StreamReadReply>) =
-                    within(both.query_async(&mut connection)).await?;
+                let (end, read): (End, Option<StreamReadReply>) = within(both.query_async(&mut connection)).await?;
                 let items = read.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect();
                 match position.advance(&end, items) {
                     Ok((notices, caught_up)) => return Ok(Batch { sent_at, notices, gap: None, caught_up }),
@@ -110,8 +109,7 @@ impl RedisBus {
     async fn join(&mut self, connection: &mut MultiplexedConnection, gap: Gap) -> Result<Batch, RemoteError> {
         let sent_at = Instant::now();
         let mut end = redis::cmd("HMGET");
-        let (data_set, sequence, last): End =
-            within(end.arg(&self.state).arg(&END).query_async(connection)).await?;
+        let (data_set, sequence, last): End = within(end.arg(&self.state).arg(&END).query_async(connection)).await?;
         self.position = Some(Position {
             data_set: data_set.unwrap_or_default(),
             sequence: sequence.unwrap_or(0),

@@ -32,8 +32,7 @@ pub(crate) struct Dialer {
 
 impl Dialer {
     pub(super) fn new(config: &RedisConfig) -> Result<Self, RedisConfigError> {
-        let keepalive =
-            TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1).with_retries(KEEPALIVE.2);
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1).with_retries(KEEPALIVE.2);
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
         let tcp = tcp.set_user_timeout(USER_TIMEOUT);

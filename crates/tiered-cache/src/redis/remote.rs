@@ -25,13 +25,10 @@ static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lu
 static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/fill.lua")));
 static INVALIDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/invalidate.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0",
-    )
+    Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0")
 });
-static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0")
-});
+static RELEASE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"));
 
 /// The digits before every stored entry.
 const STAMP: usize = 16;
@@ -83,7 +80,7 @@ impl Remote for RedisRemote {
         let mut both = redis::pipe();
         both.cmd("HGET").arg(self.key('c', place.hash)).arg(field(place)).cmd("TIME");
         let (value, time): (Option<Bytes>, (u64, u64)) = self.redis.query_pipeline(&both).await?;
-        Ok(value.map(|value| found(value, time.0 * 1000 + time.1 / 1000)))
+        Ok(value.map(|value| found(&value, time.0 * 1000 + time.1 / 1000)))
     }
 
     async fn acquire(&self, place: Place, token: Token, known: u64) -> Result<Acquired, RemoteError> {
@@ -96,7 +93,7 @@ impl Remote for RedisRemote {
                 let (generation, floor) = (number(answer.get(2)), number(answer.get(3)));
                 Acquired::Granted(Mark { generation, floor, now })
             }
-            b"found" => Acquired::Found(found(Bytes::copy_from_slice(text(answer.get(2))), now)),
+            b"found" => Acquired::Found(found(&Bytes::copy_from_slice(text(answer.get(2))), now)),
             b"held" => Acquired::Held,
             _ => Acquired::Blocked,
         })
@@ -153,7 +150,7 @@ fn generation() -> u64 {
     rand::random_range(1..1 << 53)
 }
 
-fn found(value: Bytes, now: u64) -> Found {
+fn found(value: &Bytes, now: u64) -> Found {
     let (stamp, bytes) = match value.get(..STAMP) {
         Some(digits) => (digits.to_vec(), value.slice(STAMP..)),
         None => (Vec::new(), Bytes::new()),

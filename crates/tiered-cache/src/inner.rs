@@ -1,0 +1,109 @@
+//! What all clones of a cache share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::breaker::Breaker;
+use crate::flight::Flights;
+use crate::gate::Gate;
+use crate::l1::L1;
+use crate::l3::L3;
+use crate::metrics::CacheMetrics;
+use crate::{CacheHealth, OutboxStore, Remote};
+
+/// What the builder sets beside the parts.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) l1_ttl_cap: Duration,
+    pub(crate) load_permits: usize,
+    pub(crate) load_queue: usize,
+    pub(crate) longest_write: Duration,
+    pub(crate) fence: Duration,
+    pub(crate) degraded: Duration,
+    pub(crate) flights: usize,
+    /// How long an error answers newcomers without another try.
+    pub(crate) error_memo: Duration,
+    /// A lease that isn't renewed for this long is free.
+    pub(crate) lease: Duration,
+    pub(crate) max_retries: usize,
+    /// Every so many hits one is checked against the source; 0: none.
+    pub(crate) probe_every: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            l1_ttl_cap: Duration::from_secs(300),
+            load_permits: 14,
+            load_queue: 1024,
+            longest_write: Duration::from_secs(32),
+            fence: Duration::from_secs(1),
+            degraded: Duration::from_secs(5),
+            flights: 10_000,
+            error_memo: Duration::from_millis(200),
+            lease: Duration::from_secs(2),
+            max_retries: 1024,
+            probe_every: 10_000,
+        }
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) runtime: Handle,
+    pub(crate) settings: Settings,
+    pub(crate) l1: L1,
+    pub(crate) flights: Flights,
+    pub(crate) gate: Gate,
+    pub(crate) remote: Option<Arc<dyn Remote>>,
+    pub(crate) l3: Option<L3>,
+    pub(crate) outbox: Option<Arc<dyn OutboxStore>>,
+    pub(crate) metrics: CacheMetrics,
+    /// Tells this replica's own messages on the bus from others'.
+    pub(crate) origin: u64,
+    pub(crate) tasks: TaskTracker,
+    /// Bounds the invalidations that are delivered in the background.
+    pub(crate) retries: Semaphore,
+    pub(crate) probing: Semaphore,
+    /// No new loads.
+    pub(crate) closing: CancellationToken,
+    /// End of everything.
+    pub(crate) stop: CancellationToken,
+    pub(crate) started: Instant,
+    pub(crate) breaker: Breaker,
+    /// Nanoseconds after `started` up to which L1 may answer; `u64::MAX` without a bus.
+    pub(crate) fence: AtomicU64,
+    /// The outbox was seen empty since the fence was last shut.
+    pub(crate) caught_up: AtomicBool,
+}
+
+impl Inner {
+    pub(crate) fn fence_open(&self, now: Instant) -> bool {
+        let fence = self.fence.load(Ordering::Acquire);
+        fence == u64::MAX || now.saturating_duration_since(self.started).as_nanos() < u128::from(fence)
+    }
+
+    /// Opens the fence for a while after `heard`, the time before an answered read of the bus was sent.
+    pub(crate) fn advance_fence(&self, heard: Instant) {
+        let until = heard.saturating_duration_since(self.started) + self.settings.fence;
+        self.fence.store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX - 1), Ordering::Release);
+    }
+
+    pub(crate) fn health(&self) -> CacheHealth {
+        CacheHealth {
+            fence_open: self.fence_open(Instant::now()),
+            breaker_open: self.breaker.is_open(),
+            flights: self.flights.under_way(),
+            loads: self.gate.in_use(),
+            queued: self.gate.queued(),
+            l1_bytes: self.l1.bytes(),
+            l1_entries: self.l1.entries(),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The consistency probe: one hit in many is checked against the source, so that a broken promise shows in a metric.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::inner::Inner;
+use crate::{CacheKey, Entry, LoadCx, LoadError, LoadOutcome, Policy};
+
+thread_local!(static HITS: Cell<u32> = const { Cell::new(0) });
+
+/// Counts a hit; true from the `every`th on, until `taken`.
+pub(crate) fn is_due(every: u32) -> bool {
+    HITS.with(|hits| {
+        hits.set(hits.get().saturating_add(1));
+        every > 0 && hits.get() >= every
+    })
+}
+
+pub(crate) fn taken() {
+    HITS.with(|hits| hits.set(0));
+}
+
+impl Inner {
+    /// Reads the source beside the cache, in the background, one probe at a time.
+    pub(crate) fn probe<F, Fut>(self: &Arc<Self>, key: &CacheKey, policy: &Policy, served: &Arc<Entry>, load: F)
+    where
+        F: FnOnce(LoadCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
+    {
+        taken();
+        let (inner, key, policy, served) = (Arc::clone(self), key.clone(), policy.clone(), Arc::clone(served));
+        let work = async move {
+            let Ok(_alone) = inner.probing.try_acquire() else { return };
+            let deadline = Instant::now() + policy.hard_timeout;
+            let Ok(permit) = inner.gate.enter(deadline).await else { return };
+            let loading = tokio::time::timeout_at(deadline, load(LoadCx { stale: None, deadline })).await;
+            drop(permit);
+            let Ok(Ok(LoadOutcome::New(now))) = loading else { return };
+            let mut result = "ok";
+            if now.version > served.version {
+                // Behind is allowed, for a while.
+                tokio::time::sleep(inner.settings.degraded).await;
+                let still = inner.l1_entry(&key, &policy, Instant::now());
+                if still.is_some_and(|entry| entry.version < now.version) {
+                    tracing::error!(target: "tiered_cache", cache = policy.cache, "an old value is still served");
+                    result = "violation";
+                }
+            }
+            inner.metrics.probed(policy.cache, result);
+        };
+        self.tasks.spawn_on(self.closing.clone().run_until_cancelled_owned(work), &self.runtime);
+    }
+}

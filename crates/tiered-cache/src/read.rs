@@ -1,0 +1,237 @@
+//! Reads: L1, then a flight, and what to answer while it flies.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::entry::Refresh;
+use crate::flight::{Arrived, Flight, Joined, State};
+use crate::inner::Inner;
+use crate::load::Purpose;
+use crate::probe;
+use crate::{CacheError, CacheKey, Entry, Hit, Kind, LoadCx, LoadError, LoadOutcome, Policy, Read, StaleReason, Tier};
+
+/// An answer from L1, unless the entry is past its life and the source may be asked again.
+fn here(entry: Arc<Entry>, now: Instant) -> Option<Hit> {
+    if entry.is_fresh(now) {
+        Some(Hit::new(entry, Tier::L1, None, now))
+    } else if entry.is_throttled(now) {
+        Some(Hit::new(entry, Tier::L1, Some(StaleReason::SourceFailed), now))
+    } else {
+        None
+    }
+}
+
+/// Whether somebody should begin to refresh a fresh entry (XFetch): the likelier the nearer its end, counted in
+/// times that the load takes. Drawn per request, so that a busy key is refreshed in time.
+pub(crate) fn is_due(entry: &Entry, policy: &Policy, now: Instant) -> bool {
+    // Beyond ten load times the draw is practically never due, and needn't be made.
+    let reach = entry.times.cost.mul_f32(policy.beta.max(0.0));
+    if now + reach * 10 < entry.times.expires_at || reach.is_zero() {
+        return false;
+    }
+    match entry.refresh_state() {
+        Refresh::Running => false,
+        Refresh::Due => true,
+        Refresh::Idle => {
+            // 1 - [0, 1) is never 0.
+            let draw = -(1.0 - rand::random::<f32>()).ln();
+            let due = now + reach.mul_f32(draw) >= entry.times.expires_at && !entry.is_throttled(now);
+            due && entry.refresh_step(Refresh::Idle, Refresh::Due)
+        }
+    }
+}
+
+/// What one caller wants.
+#[derive(Clone, Copy)]
+pub(crate) struct Ask<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) read: Read,
+    pub(crate) begun: Instant,
+}
+
+/// How a wait ended.
+enum Landing {
+    Hit(Hit),
+    /// The load was begun before this caller asked, or the source is behind.
+    TooOld {
+        found: u64,
+        /// It was begun after this caller asked: asking again won't help.
+        final_word: bool,
+    },
+}
+
+impl Ask<'_> {
+    fn land(&self, arrived: Arrived) -> Landing {
+        let read_since = arrived.source_read_at.is_some_and(|at| at >= self.begun);
+        let accepted = match self.read {
+            Read::Bounded | Read::Shared => true,
+            Read::Source => read_since,
+            // "Not found" has no version of its own: only a look at the source after the question counts.
+            Read::Version(wanted) => {
+                arrived.entry.version >= wanted || (read_since && arrived.entry.kind == Kind::NotFound)
+            }
+        };
+        if !accepted {
+            return Landing::TooOld { found: arrived.entry.version, final_word: read_since };
+        }
+        let mut hit = Hit::new(arrived.entry, arrived.tier, None, Instant::now());
+        hit.stored = arrived.stored;
+        Landing::Hit(hit)
+    }
+}
+
+impl Inner {
+    /// L1 alone; `None` also when the caller should go to `get_or_load`, to begin an early refresh or a probe.
+    pub(crate) fn peek(&self, key: &CacheKey, policy: &Policy, now: Instant) -> Option<Hit> {
+        let entry = self.l1_entry(key, policy, now)?;
+        let hit = here(entry, now)?;
+        let due = || is_due(&hit.entry, policy, now) || probe::is_due(self.settings.probe_every);
+        if hit.stale.is_none() && due() {
+            return None;
+        }
+        self.hit(policy, &hit, Read::Bounded);
+        Some(hit)
+    }
+
+    fn hit(&self, policy: &Policy, hit: &Hit, read: Read) {
+        tracing::debug!(target: "tiered_cache", { cache.tier = "l1", cache = policy.cache }, "cache_hit");
+        self.metrics.served(policy.cache, hit, read);
+    }
+
+    /// L1 as `get_or_load` looks at it.
+    pub(crate) fn lookup(&self, key: &CacheKey, ask: Ask<'_>) -> Option<Hit> {
+        let entry = match ask.read {
+            Read::Bounded => self.l1_entry(key, ask.policy, ask.begun)?,
+            Read::Version(wanted) => {
+                self.l1_entry(key, ask.policy, ask.begun).filter(|entry| entry.version >= wanted)?
+            }
+            Read::Shared | Read::Source => return None,
+        };
+        let hit = here(entry, ask.begun)?;
+        self.hit(ask.policy, &hit, ask.read);
+        Some(hit)
+    }
+
+    /// The key's entry in L1 if it may be used now, fresh or not.
+    pub(crate) fn l1_entry(&self, key: &CacheKey, policy: &Policy, now: Instant) -> Option<Arc<Entry>> {
+        let entry = self.l1.get(key.hash())?;
+        if entry.key != *key || entry.schema != policy.schema {
+            return None;
+        }
+        if !entry.is_alive(now) {
+            self.l1.remove(key.hash());
+            return None;
+        }
+        self.may_serve(&entry, now).then_some(entry)
+    }
+
+    /// Whether the fence lets this process's copy of an entry out.
+    fn may_serve(&self, entry: &Entry, now: Instant) -> bool {
+        self.fence_open(now) || entry.times.own_until.is_some_and(|until| now < until)
+    }
+
+    /// With the fence shut nobody hears of invalidations, so an old flight may carry an old value.
+    fn may_join(&self, flight: &Flight, ask: Ask<'_>) -> bool {
+        self.fence_open(ask.begun) || ask.begun.saturating_duration_since(flight.begun) < self.settings.degraded
+    }
+
+    /// Joins the key's flight or begins one, and waits.
+    pub(crate) async fn miss<F, Fut>(self: &Arc<Self>, key: &CacheKey, ask: Ask<'_>, load: F) -> Result<Hit, CacheError>
+    where
+        F: FnOnce(LoadCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
+    {
+        if self.closing.is_cancelled() {
+            return Err(CacheError::Closed);
+        }
+        let mut load = Some(load);
+        loop {
+            let (flight, led) = match self.flights.join(key, ask.policy.schema, |f| self.may_join(f, ask)) {
+                Joined::Follow(flight) => (flight, false),
+                Joined::Lead(flight) => {
+                    let Some(load) = load.take() else {
+                        // A second flight of one's own is never needed: the first was begun after `begun`.
+                        self.flights.remove(&flight);
+                        self.flights.landed();
+                        return Err(CacheError::Timeout);
+                    };
+                    self.launch(&flight, ask.policy.clone(), Purpose::Read(ask.read), load);
+                    (flight, true)
+                }
+                Joined::Refused => {
+                    return Err(CacheError::Overloaded { retry_after: Duration::from_secs(1) });
+                }
+            };
+            match self.wait(&flight, ask).await? {
+                Landing::Hit(mut hit) => {
+                    hit.collapsed = !led;
+                    self.metrics.served(ask.policy.cache, &hit, ask.read);
+                    return Ok(hit);
+                }
+                Landing::TooOld { found, final_word } if led || final_word => {
+                    return Err(CacheError::VersionNotReached { found });
+                }
+                Landing::TooOld { .. } => self.flights.remove(&flight),
+            }
+        }
+    }
+
+    /// Begins to load a value that is still fresh, unless it is being loaded already.
+    pub(crate) fn refresh<F, Fut>(self: &Arc<Self>, key: &CacheKey, policy: &Policy, entry: &Entry, load: F)
+    where
+        F: FnOnce(LoadCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
+    {
+        if self.closing.is_cancelled() || !entry.refresh_step(Refresh::Due, Refresh::Running) {
+            return;
+        }
+        if let Joined::Lead(flight) = self.flights.join(key, policy.schema, |_| true) {
+            self.launch(&flight, policy.clone(), Purpose::Refresh, load);
+        }
+    }
+
+    async fn wait(&self, flight: &Arc<Flight>, ask: Ask<'_>) -> Result<Landing, CacheError> {
+        let mut state = flight.watch();
+        let soft = ask.begun + ask.policy.soft_timeout;
+        let hard = ask.begun + ask.policy.hard_timeout;
+        let mut impatient = flight.is_slow();
+        let mut takes_stale = ask.read == Read::Bounded;
+        loop {
+            let until = if impatient || !takes_stale { hard } else { soft.min(hard) };
+            let ready = |state: &State| state.done.is_some() || (impatient && takes_stale && state.stale.is_some());
+            let seen = match tokio::time::timeout_at(until, state.wait_for(ready)).await {
+                Ok(Ok(state)) => State::clone(&state),
+                // The sender lives in the flight, which is held here.
+                Ok(Err(_)) => return Err(CacheError::Closed),
+                Err(_) if until == hard => return Err(CacheError::Timeout),
+                Err(_) => {
+                    impatient = true;
+                    flight.be_slow();
+                    continue;
+                }
+            };
+            let (error, reason) = match seen.done {
+                Some(Ok(arrived)) => return Ok(ask.land(arrived)),
+                Some(Err(error @ CacheError::Overloaded { .. })) => (Some(error), StaleReason::Overloaded),
+                Some(Err(error)) => (Some(error), StaleReason::SourceFailed),
+                None => (None, StaleReason::SourceSlow),
+            };
+            let stale = if takes_stale { seen.stale } else { None };
+            match (stale.and_then(|(entry, tier)| self.stand_in(flight, entry, tier, reason)), error) {
+                (Some(hit), _) => return Ok(Landing::Hit(hit)),
+                (None, Some(error)) => return Err(error),
+                (None, None) => takes_stale = false,
+            }
+        }
+    }
+
+    /// A value past its life in place of one that can't be had, unless it was invalidated or may have been.
+    fn stand_in(&self, flight: &Flight, entry: Arc<Entry>, tier: Tier, reason: StaleReason) -> Option<Hit> {
+        let now = Instant::now();
+        let usable = !flight.is_detached() && entry.is_alive(now) && self.may_serve(&entry, now);
+        usable.then(|| Hit::new(entry, tier, Some(reason), now))
+    }
+}

@@ -1,0 +1,12 @@
+//! The cache's tests. Scenarios are numbered as in DESIGN.md.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
+mod bus;
+mod keys;
+mod l3;
+mod life;
+mod loads;
+mod races;
+mod redis;
+mod support;
