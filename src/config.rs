@@ -2,7 +2,8 @@
 //!
 //! Fields are named after their settings; meanings, units and defaults stand in [`settings`].
 
-pub mod docs;
+#[cfg(test)]
+mod docs;
 pub mod reader;
 pub mod settings;
 
