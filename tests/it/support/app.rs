@@ -78,7 +78,7 @@ impl Builder {
     }
 
     /// Sets a variable; `DATABASE_URL` or `REDIS_URL` replace the test's own, for a proxy or a server that is shared.
-    #[expect(clippy::needless_pass_by_value, reason = "texts, numbers and paths alike, as they come")]
+    #[expect(clippy::needless_pass_by_value, reason = "callers give what they have at hand")]
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.env.insert(name.to_owned(), value.to_string());
         self
