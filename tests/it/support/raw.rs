@@ -1,7 +1,7 @@
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::TestApp;
+use super::{LIMIT, TestApp};
 
 /// A kept connection that carries any bytes, also those that no client library would send.
 pub struct Connection(BufReader<TcpStream>);
@@ -36,6 +36,10 @@ impl Connection {
 
     /// The next answer; `method` is that of its request, since an answer to HEAD has no body.
     pub async fn receive(&mut self, method: &str) -> RawAnswer {
+        tokio::time::timeout(LIMIT, self.read_answer(method)).await.expect("an answer comes")
+    }
+
+    async fn read_answer(&mut self, method: &str) -> RawAnswer {
         let status_line = self.line().await;
         let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
         let status = status.unwrap_or_else(|| panic!("not an answer: {status_line:?}"));
