@@ -20,6 +20,7 @@ async fn lives_through(postgres: &OwnPostgres, fault: impl AsyncFnOnce(), end: i
         assert_eq!(app.get(&format!("/api/users/{id}")).await.status, 200);
     }
     app.wait_for_health("healthy").await;
+    let files = app.sum("process_open_fds", &[]).await;
 
     fault().await;
 
@@ -46,6 +47,9 @@ async fn lives_through(postgres: &OwnPostgres, fault: impl AsyncFnOnce(), end: i
     app.wait_for_health("degraded").await;
     assert_eq!(app.get("/health").await.status, 200);
     assert_eq!(app.get("/health/ready").await.status, 200);
+    // Those of the test's requests, the pool's, and those that are being made or given up.
+    let files_during = app.sum("process_open_fds", &[]).await;
+    assert!(files_during < files + 60.0, "{files} open files grew to {files_during}");
 
     end().await;
 
@@ -53,6 +57,9 @@ async fn lives_through(postgres: &OwnPostgres, fault: impl AsyncFnOnce(), end: i
     app.wait_for_health("healthy").await;
     assert_eq!(app.write(Method::PUT, "/api/users/200", &body).await.status, 200);
     assert_eq!(app.sum("panics_total", &[]).await, 0.0);
+    // The pool's four and that of the health checks.
+    let settled = async || postgres.proxy.connections() <= 5;
+    wait_until("no more connections than configured", LIMIT, settled).await.unwrap();
 }
 
 #[tokio::test]
