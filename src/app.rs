@@ -167,7 +167,8 @@ impl App {
     async fn wait_for_redis(&self) {
         let Some(redis) = &self.redis else { return };
         let answers = async {
-            while redis.ping(REDIS_WAIT).await.is_err() {
+            // Until the bus is heard, the cache neither answers from the process nor fills Redis.
+            while redis.ping(REDIS_WAIT).await.is_err() || !self.cache.health().fence_open {
                 sleep(Duration::from_millis(20)).await;
             }
         };

@@ -235,6 +235,8 @@ fn settle<T>(
         Remedy::Fail => false,
         Remedy::Retry => attempt < ATTEMPTS,
         Remedy::Reconnect => {
+            // What befell this connection has befallen the idle ones, too.
+            lease.store.suspect(Instant::now());
             lease.discard();
             attempt == 1 && harmless(&error)
         }

@@ -192,7 +192,7 @@ async fn a_request_waits_for_a_connection_no_longer_than_configured() {
 
     let (first, (answers, took)) = tokio::join!(read(&app, 1), others);
 
-    assert_eq!(first, 200, "who has the connection isn't disturbed");
+    assert_eq!(first, 200, "who has the connection isn't disturbed: {:?}", app.log());
     for answer in answers {
         answer.problem(503);
         assert_ne!(answer.header("retry-after"), "");

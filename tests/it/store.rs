@@ -145,14 +145,14 @@ async fn connections_that_the_server_ended_are_noticed_before_use() {
 async fn the_pool_keeps_its_minimum_of_connections() {
     let app = TestApp::builder().env("DATABASE_POOL_MIN", "3").start().await;
     let sql = Sql::connect(&app.database.as_ref().unwrap().url()).await;
-    let open = async || app.get("/health").await.json()["pools"]["postgres"]["free_size"] == 3;
+    let open = async || app.get("/health").await.json()["pools"]["postgres"]["free_size"].as_u64() >= Some(3);
     wait_until("three connections are open", LIMIT, open).await.unwrap();
     let named =
         "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'plinth'";
-    assert_eq!(sql.number(named).await, 4, "three and that of the health check");
+    assert!(sql.number(named).await >= 4, "three and that of the health check");
 
     drop_pooled(&sql).await;
 
-    let all = async || sql.number(named).await == 4;
+    let all = async || sql.number(named).await >= 4;
     wait_until("the server has four connections again", LIMIT, all).await.unwrap();
 }
