@@ -7,6 +7,9 @@ mod keys;
 mod l3;
 mod life;
 mod loads;
+#[cfg(feature = "all-tests")]
+mod memcached;
+mod model;
 mod races;
 mod redis;
 mod support;
