@@ -108,18 +108,6 @@ impl Builder {
         self
     }
 
-    /// The fence: L1 answers only within this time of the last answered read of the bus.
-    pub fn fence(mut self, within: Duration) -> Self {
-        self.settings.fence = within;
-        self
-    }
-
-    /// While the fence is shut: how long this process's own loads may be served.
-    pub fn degraded_ttl(mut self, ttl: Duration) -> Self {
-        self.settings.degraded = ttl;
-        self
-    }
-
     /// Every so many hits per thread one is checked against the source; 0: none.
     pub fn probe_every(mut self, hits: u32) -> Self {
         self.settings.probe_every = hits;

@@ -138,3 +138,7 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
 pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "../tests/unit/codec.rs"]
+mod tests;

@@ -27,17 +27,7 @@ impl Loading<'_> {
         if !entry.is_alive(now) {
             return Err(found.stamp);
         }
-        let wanted = match self.purpose {
-            Purpose::Read(Read::Bounded | Read::Shared) => true,
-            Purpose::Read(Read::Version(wanted)) => entry.version >= wanted,
-            // A refresh takes what another replica refreshed since, but not what it set out to replace.
-            Purpose::Refresh => self
-                .flight
-                .stale()
-                .is_none_or(|(stale, _)| entry.times.expires_at > stale.times.expires_at + Duration::from_millis(5)),
-            Purpose::Read(Read::Source) => false,
-        };
-        if !wanted || now >= entry.times.expires_at {
+        if !self.wants(&entry) || now >= entry.times.expires_at {
             if self.flight.stale().is_none() {
                 self.flight.offer_stale(entry, Tier::L2);
             }
@@ -46,6 +36,21 @@ impl Loading<'_> {
         let stored = self.inner.l1.insert(Arc::clone(&entry), self.epoch);
         tracing::debug!(target: "tiered_cache", { cache.tier = "l2", cache = self.policy.cache }, "cache_hit");
         Ok(Arrived { entry, tier: Tier::L2, stored, source_read_at: None })
+    }
+
+    /// Whether a stored value answers what this flight flies for.
+    fn wants(&self, entry: &Entry) -> bool {
+        match self.purpose {
+            Purpose::Read(Read::Bounded | Read::Shared) => true,
+            Purpose::Read(Read::Version(wanted)) => entry.version >= wanted,
+            Purpose::Read(Read::Source) => false,
+            // What another replica refreshed since, but not a copy of what this one set out to replace: the two
+            // differ by the time that the fill took.
+            Purpose::Refresh => self
+                .flight
+                .stale()
+                .is_none_or(|(stale, _)| entry.times.expires_at > stale.times.expires_at + Duration::from_millis(250)),
+        }
     }
 
     /// A copy of a stored value, for no longer than it had left when the question was sent.
@@ -149,12 +154,7 @@ impl Loading<'_> {
         // Fill L2 for what is left: another's stamp will count from then.
         let left = |whole: Duration| whole.saturating_sub(since);
         let entry = Arc::new(self.copy(wire.clone(), since, sent));
-        let wanted = match self.purpose {
-            Purpose::Read(Read::Bounded | Read::Shared) => true,
-            Purpose::Read(Read::Version(wanted)) => entry.version >= wanted,
-            Purpose::Read(Read::Source) | Purpose::Refresh => false,
-        };
-        if !wanted || entry.version < mark.floor || left(wire.fresh).is_zero() {
+        if !self.wants(&entry) || entry.version < mark.floor || left(wire.fresh).is_zero() {
             return load;
         }
         let (fresh, life) = (left(wire.fresh), left(wire.life));

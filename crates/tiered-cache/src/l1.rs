@@ -37,29 +37,15 @@ impl L1 {
         self.stripes.epoch(hash)
     }
 
-    /// True unless nothing was invalidated since `epoch`.
-    pub(crate) fn moved(&self, hash: u128, epoch: Epoch) -> bool {
-        self.stripes.epoch(hash) != epoch
-    }
-
     /// Stores an entry unless its key was invalidated since `epoch`.
     pub(crate) fn insert(&self, entry: Arc<Entry>, epoch: Epoch) -> bool {
         let hash = entry.key.hash();
         let Some(store) = &self.store else { return false };
-        if self.moved(hash, epoch) {
-            return false;
-        }
-        store.insert(hash, entry);
-        if self.moved(hash, epoch) {
-            store.invalidate(&hash);
-            return false;
-        }
-        true
+        self.stripes.fill(hash, epoch, || store.insert(hash, entry), || store.invalidate(&hash))
     }
 
     pub(crate) fn invalidate(&self, hash: u128) {
-        self.stripes.bump(hash);
-        self.remove(hash);
+        self.stripes.invalidate(hash, || self.remove(hash));
     }
 
     /// Frees memory; says nothing about validity.

@@ -1,5 +1,4 @@
-//! A cache in tiers.
-#![forbid(unsafe_code)]
+#![doc = include_str!("../README.md")]
 
 mod breaker;
 mod builder;

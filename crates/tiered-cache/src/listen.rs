@@ -16,7 +16,7 @@ const OUTBOX_EVERY: Duration = Duration::from_secs(1);
 const OUTBOX_ROWS: usize = 100;
 /// A look into the outbox must end within this time.
 const OUTBOX_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause after a failed read of the bus, so that a failure that comes at once isn't repeated at once.
+/// Pause after a failure that may come at once, so that it isn't repeated at once.
 const BUS_PAUSE: Duration = Duration::from_millis(20);
 /// How often the breaker's state is looked at.
 const BREAKER_EVERY: Duration = Duration::from_millis(100);
@@ -86,7 +86,8 @@ impl Inner {
             match self.drain().await {
                 Ok(()) => self.caught_up.store(true, SeqCst),
                 Err(error) => {
-                    tracing::warn!(target: "tiered_cache", %error, "the fence stays shut: the outbox can't be drained");
+                    tracing::debug!(target: "tiered_cache", %error, "the fence stays shut: the outbox can't be drained");
+                    tokio::time::sleep(BUS_PAUSE).await;
                 }
             }
             return;

@@ -210,14 +210,20 @@ impl<'a> Loading<'a> {
         op: &'static str,
         work: impl Future<Output = Result<T, RemoteError>>,
     ) -> Result<T, RemoteError> {
-        let span = tracing::info_span!(
-            target: "tiered_cache",
-            "cache_get",
-            otel.kind = "client",
-            db.system.name = "redis",
-            db.operation.name = op,
-            cache = self.policy.cache,
-        );
+        // One name per direction, as names of spans are fixed where they are made.
+        macro_rules! span {
+            ($name:literal) => {
+                tracing::info_span!(
+                    target: "tiered_cache",
+                    $name,
+                    otel.kind = "client",
+                    db.system.name = "redis",
+                    db.operation.name = op,
+                    cache = self.policy.cache,
+                )
+            };
+        }
+        let span = if op == "fill" { span!("cache_set") } else { span!("cache_get") };
         let begun = Instant::now();
         let outcome = work.instrument(span).await;
         self.inner.metrics.operation("l2", op, begun.elapsed(), outcome.is_ok());

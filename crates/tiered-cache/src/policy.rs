@@ -16,19 +16,6 @@ pub enum Read {
     Source,
 }
 
-impl Read {
-    /// The metric label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bounded => "bounded",
-            Self::Version(_) => "version",
-            Self::Shared => "shared",
-            Self::Source => "source",
-        }
-    }
-}
-
 /// What a write does when Redis can't be told beforehand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Write {

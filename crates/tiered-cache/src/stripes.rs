@@ -1,8 +1,13 @@
 //! Epochs that keep a value read before an invalidation from being stored in L1 after it.
 
+#[cfg(not(test))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const STRIPES: usize = 4096;
+// The unit tests are model checks: shuttle goes through all interleavings of these atomics.
+#[cfg(test)]
+use shuttle::sync::atomic::{AtomicU64, Ordering};
+
+const STRIPES: usize = if cfg!(test) { 2 } else { 4096 };
 
 /// One counter per group of keys, and one for all.
 ///
@@ -30,8 +35,22 @@ impl Stripes {
         Epoch { all: self.all.load(Ordering::SeqCst), one: self.one(hash).load(Ordering::SeqCst) }
     }
 
-    pub(crate) fn bump(&self, hash: u128) {
+    /// Runs `insert` unless the key was invalidated since `epoch`, and takes it back if it was meanwhile.
+    pub(crate) fn fill(&self, hash: u128, epoch: Epoch, insert: impl FnOnce(), remove: impl FnOnce()) -> bool {
+        if self.epoch(hash) != epoch {
+            return false;
+        }
+        insert();
+        if self.epoch(hash) == epoch {
+            return true;
+        }
+        remove();
+        false
+    }
+
+    pub(crate) fn invalidate(&self, hash: u128, remove: impl FnOnce()) {
         self.one(hash).fetch_add(1, Ordering::SeqCst);
+        remove();
     }
 
     pub(crate) fn bump_all(&self) {
@@ -48,3 +67,7 @@ impl Stripes {
         &self.each[hash as usize % STRIPES]
     }
 }
+
+#[cfg(test)]
+#[path = "../tests/unit/stripes.rs"]
+mod tests;

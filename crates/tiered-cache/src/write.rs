@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::inner::Inner;
@@ -70,7 +69,7 @@ impl TieredCache {
     ///
     /// # Errors
     ///
-    /// When Redis can't be told now; it will be as soon as it is back, if that is within a minute.
+    /// When Redis can't be told now; it is told as soon as it is back, unless this process ends before.
     pub async fn invalidate(&self, keys: &[CacheKey]) -> Result<(), CacheError> {
         let inner = Arc::clone(&self.inner);
         let hashes: Arc<[u128]> = keys.iter().map(CacheKey::hash).collect();
@@ -149,9 +148,8 @@ impl Inner {
         let work = async move {
             // Bounded in number; what finds no place is left to the block or the outbox row.
             let Ok(_place) = inner.retries.try_acquire() else { return };
-            let give_up = Instant::now() + inner.settings.longest_write + BLOCK_MARGIN;
             let mut pause = RETRY.0;
-            while Instant::now() < give_up {
+            loop {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY.1);
                 if remote.invalidate(&hashes, phase, inner.origin).await.is_ok() {

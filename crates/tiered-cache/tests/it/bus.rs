@@ -168,7 +168,7 @@ async fn the_breaker_opens_after_failures_and_closes_by_itself() {
 
 /// An outbox table in memory, and whether the database can be reached.
 #[derive(Clone, Default)]
-struct Table {
+pub struct Table {
     rows: Arc<Mutex<Vec<OutboxRow>>>,
     down: Arc<Mutex<bool>>,
 }
@@ -200,7 +200,7 @@ impl OutboxStore for Table {
     }
 }
 
-async fn write_through_outbox(
+pub async fn write_through_outbox(
     cache: &TieredCache,
     source: &Source,
     table: &Table,

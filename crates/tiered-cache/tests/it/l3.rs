@@ -103,7 +103,7 @@ async fn a_dead_memcached_costs_three_requests_their_deadline() {
     let (_world, _source, store, a, _b) = replicas().await;
     store.die(true);
     let begun = Instant::now();
-    for id in 10..110 {
+    for id in 10..110_u64 {
         assert!(a.read(id, Read::Bounded).await.unwrap().stored);
     }
     assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());

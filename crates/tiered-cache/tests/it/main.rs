@@ -3,9 +3,13 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod bus;
+mod keys;
 mod l3;
 mod life;
 mod loads;
+#[cfg(feature = "all-tests")]
+mod memcached;
+mod model;
 mod races;
 mod redis;
 mod support;

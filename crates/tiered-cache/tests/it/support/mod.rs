@@ -111,7 +111,9 @@ impl Source {
 
     /// Returns when a load has read the row and stands at the gate.
     pub async fn read(&self) {
-        self.mode.subscribe().wait_for(|mode| mode.waiting > 0).await.unwrap();
+        let mut mode = self.mode.subscribe();
+        let waiting = mode.wait_for(|mode| mode.waiting > 0);
+        tokio::time::timeout(Duration::from_secs(120), waiting).await.unwrap().unwrap();
     }
 
     pub async fn load(self, cx: LoadCx) -> Result<LoadOutcome, LoadError> {

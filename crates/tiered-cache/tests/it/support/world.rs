@@ -12,6 +12,8 @@ use tiered_cache::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+/// A test that waits this long, in its own time, has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
 const LEASE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
@@ -203,7 +205,8 @@ impl Link {
     /// Returns when somebody stands at the gate.
     pub async fn arrived(&self, gate: &'static str) {
         let waiting = |state: &LinkState| state.waiting.get(gate).is_some_and(|n| *n > 0);
-        self.state.subscribe().wait_for(waiting).await.unwrap();
+        let mut state = self.state.subscribe();
+        tokio::time::timeout(PATIENCE, state.wait_for(waiting)).await.unwrap().unwrap();
     }
 
     async fn pass(&self, gate: &'static str) {
@@ -239,6 +242,7 @@ impl Link {
         let done = work(&mut self.world.data.lock().unwrap(), now);
         self.world.news.send_modify(|n| *n += 1);
         if down == Some(Down::AnswerLost) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
             return Err(RemoteError::Timeout);
         }
         self.pass(gates[1]).await;

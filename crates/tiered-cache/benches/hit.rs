@@ -1,0 +1,125 @@
+//! What a hit costs, side by side with plain stores, in one run: `cargo bench -p tiered-cache`.
+//!
+//! Each line is the median and the best of many batches; batches of the candidates take turns, so that a noisy
+//! machine is noisy for all of them.
+
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and may fail")]
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tiered_cache::{
+    Body, CacheKey, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Redis, RedisConfig, TieredCache,
+};
+
+const KEYS: u64 = 10_000;
+const BATCH: u64 = 10_000;
+const ROUNDS: usize = 60;
+
+async fn load(_: LoadCx) -> Result<LoadOutcome, LoadError> {
+    let body = Body { bytes: Bytes::from(vec![b'x'; 1024]), etag: Bytes::from_static(b"W/\"v1\"") };
+    Ok(LoadOutcome::New(Loaded { value: Some(body), version: 1, ttl: None }))
+}
+
+fn key(id: u64) -> CacheKey {
+    CacheKey::builder("user").param("id", id).build()
+}
+
+/// Ids in an order that no prefetcher guesses.
+fn scattered(i: u64) -> u64 {
+    i.wrapping_mul(0x9e37_79b9_7f4a_7c15) % KEYS
+}
+
+type Candidate = (&'static str, Box<dyn Fn(u64)>);
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let policy = Policy::new("user");
+    let cache = TieredCache::builder().runtime(runtime.handle().clone()).build().unwrap();
+    let value = Arc::new(Bytes::from(vec![b'x'; 1024]));
+    let moka = moka::sync::Cache::<u64, Arc<Bytes>>::builder()
+        .max_capacity(KEYS * 2)
+        .time_to_live(Duration::from_secs(300))
+        .build();
+    let quick = quick_cache::sync::Cache::<u64, Arc<Bytes>>::new(20_000);
+    let map = RwLock::new(HashMap::<u64, Arc<Bytes>>::new());
+    for id in 0..KEYS {
+        runtime.block_on(cache.get_or_load(&key(id), &policy, Read::Bounded, load)).unwrap();
+        moka.insert(id, Arc::clone(&value));
+        quick.insert(id, Arc::clone(&value));
+        map.write().unwrap().insert(id, Arc::clone(&value));
+    }
+
+    let (whole, looked) = (cache.clone(), cache.clone());
+    let (whole_policy, looked_policy) = (policy.clone(), policy.clone());
+    let handle = runtime.handle().clone();
+    let built: Vec<CacheKey> = (0..KEYS).map(key).collect();
+    let at = |id: u64| usize::try_from(id).unwrap();
+    let candidates: Vec<Candidate> = vec![
+        ("tiered-cache, key built, peek", Box::new(move |id| drop(black_box(whole.peek(&key(id), &whole_policy))))),
+        (
+            "tiered-cache, key at hand, peek",
+            Box::new(move |id| drop(black_box(looked.peek(&built[at(id)], &looked_policy)))),
+        ),
+        (
+            "tiered-cache, key built, get_or_load",
+            Box::new(move |id| {
+                let hit = handle.block_on(cache.get_or_load(&key(id), &policy, Read::Bounded, load));
+                drop(black_box(hit));
+            }),
+        ),
+        ("moka with a lifetime", Box::new(move |id| drop(black_box(moka.get(&id))))),
+        ("quick_cache", Box::new(move |id| drop(black_box(quick.get(&id))))),
+        ("RwLock<HashMap>", Box::new(move |id| drop(black_box(map.read().unwrap().get(&id).cloned())))),
+    ];
+    let mut times = vec![Vec::new(); candidates.len()];
+    for _ in 0..ROUNDS {
+        for ((_, run), times) in candidates.iter().zip(&mut times) {
+            let begun = Instant::now();
+            (0..BATCH).for_each(|i| run(scattered(i)));
+            times.push(begun.elapsed().as_nanos() / u128::from(BATCH));
+        }
+    }
+    println!("{:<40} {:>8} {:>8}", "hit", "p50 ns", "best ns");
+    for ((name, _), times) in candidates.iter().zip(&mut times) {
+        times.sort_unstable();
+        println!("{name:<40} {:>8} {:>8}", times[times.len() / 2], times[0]);
+    }
+    runtime.block_on(shared_tier());
+}
+
+/// A hit in Redis through the whole cache, against a bare GET.
+async fn shared_tier() {
+    let Ok(server) = devkit::Redis::start().await else {
+        println!("no Redis on this machine: L2 is not measured");
+        return;
+    };
+    let redis = Redis::new(RedisConfig::new(server.url()), tokio::runtime::Handle::current()).unwrap();
+    // No L1: every hit comes from Redis.
+    let cache = TieredCache::builder().redis(redis.clone()).l1(0).probe_every(0).build().unwrap();
+    while !cache.health().fence_open {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let policy = Policy::new("user");
+    cache.get_or_load(&key(1), &policy, Read::Bounded, load).await.unwrap();
+    let mut set = redis::cmd("SET");
+    redis.query::<()>(set.arg("plain").arg(vec![b'x'; 1024])).await.unwrap();
+    let mut get = redis::cmd("GET");
+    get.arg("plain");
+    let (mut tiered, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..5_000 {
+        let begun = Instant::now();
+        black_box(cache.get_or_load(&key(1), &policy, Read::Bounded, load).await.unwrap());
+        tiered.push(begun.elapsed());
+        let begun = Instant::now();
+        black_box(redis.query::<Vec<u8>>(&get).await.unwrap());
+        bare.push(begun.elapsed());
+    }
+    tiered.sort_unstable();
+    bare.sort_unstable();
+    let (tiered, bare) = (tiered[tiered.len() / 2], bare[bare.len() / 2]);
+    println!("L2 hit p50 {tiered:?}, bare GET p50 {bare:?}");
+}
