@@ -133,6 +133,22 @@ async fn half_open_connections_to_postgres_are_given_up() {
 }
 
 #[tokio::test]
+async fn connections_that_are_never_answered_do_not_pile_up() {
+    let postgres = OwnPostgres::start().await;
+    let app = postgres.app().env("DATABASE_POOL_MIN", "4").start().await;
+    app.wait_for_health("healthy").await;
+    postgres.proxy.set(Fault::BlackHole);
+    postgres.proxy.cut();
+    let accepted = postgres.proxy.accepted();
+
+    let tried = async || postgres.proxy.accepted() >= accepted + 20;
+    wait_until("connecting was tried often", LIMIT, tried).await.unwrap();
+
+    // The pool's four, that of the health checks, and as many that are being given up.
+    assert!(postgres.proxy.connections() <= 10, "{} connections", postgres.proxy.connections());
+}
+
+#[tokio::test]
 async fn without_redis_too_the_service_is_unhealthy_but_stays_ready() {
     let postgres = OwnPostgres::start().await;
     let app = postgres.app().without_redis().start().await;

@@ -295,6 +295,7 @@ async fn a_write_whose_client_has_gone_is_finished_before_the_exit() {
 
     assert_eq!(app.exit().await.code(), Some(0));
     assert_eq!(sql.text("select name from users where id = 1").await, "New Name");
+    assert_eq!(sql.number("select last_value from row_version").await, 2, "inserted once and updated once");
 }
 
 /// Whether the process has threads that answer requests; false where the system can't say.
