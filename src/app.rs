@@ -81,7 +81,7 @@ impl App {
             .runtime(runtime)
             .l1(cache.l1_max_bytes)
             .namespace(env!("CARGO_PKG_NAME"))
-            .load_gate(loads, config.http.max_in_flight)
+            .load_gate(loads, config.http.max_in_flight, config.database.acquire_timeout)
             .longest_write(store.longest_write())
             .outbox(Arc::new(store.clone()));
         if let Some(redis) = &redis {
