@@ -10,6 +10,7 @@
 
 mod support;
 
+mod bodies;
 mod cache_values;
 mod configuration;
 mod data;
