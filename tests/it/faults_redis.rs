@@ -21,7 +21,11 @@ impl World {
     async fn start() -> Self {
         let redis = Redis::start().await.unwrap();
         let proxy = FaultProxy::start(redis.address()).await.unwrap();
-        let app = TestApp::builder().env("REDIS_URL", format!("redis://127.0.0.1:{}", proxy.port())).start().await;
+        let app = TestApp::builder()
+            .env("REDIS_URL", format!("redis://127.0.0.1:{}", proxy.port()))
+            .env("REDIS_TIMEOUT", "100ms")
+            .start()
+            .await;
         Sql::connect(&app.database.as_ref().unwrap().url()).await.add_users(USERS).await;
         app.wait_for_health("healthy").await;
         Self { app, redis, proxy }
@@ -151,7 +155,7 @@ async fn cut_connections_to_redis_are_replaced() {
 async fn a_service_starts_without_redis_and_uses_it_later() {
     let redis = Redis::start().await.unwrap();
     redis.stop().await.unwrap();
-    let app = TestApp::builder().env("REDIS_URL", redis.url()).start().await;
+    let app = TestApp::builder().env("REDIS_URL", redis.url()).env("REDIS_TIMEOUT", "100ms").start().await;
     app.wait_for_health("degraded").await;
     assert_eq!(app.get("/health").await.status, 200);
     assert_eq!(app.get("/api/data/1").await.status, 200);

@@ -10,6 +10,7 @@
 
 mod support;
 
+mod bodies;
 mod cache_values;
 mod concurrency;
 mod configuration;

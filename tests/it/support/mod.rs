@@ -9,6 +9,7 @@ mod openapi;
 mod otlp;
 mod postgres;
 mod raw;
+mod refused;
 mod sql;
 mod wire;
 
@@ -20,5 +21,6 @@ pub use openapi::{documents, openapi, operations};
 pub use otlp::{Collector, Recorded};
 pub use postgres::{OwnPostgres, SOON};
 pub use raw::Connection;
+pub use refused::{get, refused, write};
 pub use sql::Sql;
 pub use wire::Wire;
