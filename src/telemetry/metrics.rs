@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
+use tokio::runtime::Handle;
 
 use super::error_rate::ErrorRate;
 
@@ -132,6 +133,8 @@ impl Metrics {
 /// What the operating system and the runtime say.
 #[derive(Clone)]
 struct ProcessMetrics {
+    /// The one that everything but HTTP runs on; a scrape is answered on a worker's own.
+    runtime: Option<Handle>,
     cpu_seconds: Counter<f64, AtomicU64>,
     resident_bytes: Gauge,
     open_fds: Gauge,
@@ -148,6 +151,7 @@ impl ProcessMetrics {
         let resident = Gauge::default();
         r.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, resident.clone());
         Self {
+            runtime: Handle::try_current().ok(),
             cpu_seconds: seconds(r, "process_cpu", "Processor time used", Counter::default()),
             resident_bytes: resident,
             open_fds: plain(r, "process_open_fds", "Open file descriptors", Gauge::default()),
@@ -169,8 +173,7 @@ impl ProcessMetrics {
             self.threads.set(process.threads);
             self.start_time.set(process.start_time.as_secs_f64());
         }
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let runtime = runtime.metrics();
+        if let Some(runtime) = self.runtime.as_ref().map(Handle::metrics) {
             self.runtime_workers.set(count(runtime.num_workers()));
             self.runtime_tasks.set(count(runtime.num_alive_tasks()));
             self.runtime_queue.set(count(runtime.global_queue_depth()));

@@ -82,8 +82,8 @@ async fn a_load_whose_every_client_has_gone_fills_the_cache() {
     let gone = async || app.answered("/api/data/{id}", 499).await == 1.0;
     wait_until("the reset is counted", LIMIT, gone).await.unwrap();
 
-    let loaded = async || app.sum("cache_load_seconds_count", &[r#"cache="data""#]).await == 1.0;
-    wait_until("the load is done", LIMIT, loaded).await.unwrap();
+    let kept = [r#"cache="data""#, r#"tier="l1""#, r#"result="stored""#];
+    wait_until("the value is kept", LIMIT, async || app.sum("cache_fill_total", &kept).await == 1.0).await.unwrap();
 
     assert_eq!(app.get("/api/data/7").await.json()["cached"], true);
 }

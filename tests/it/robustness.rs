@@ -100,3 +100,10 @@ async fn a_client_that_reads_nothing_holds_up_nobody() {
     deaf.reset();
     assert_well(&app).await;
 }
+
+#[tokio::test]
+async fn the_metrics_of_the_runtime_are_those_of_the_one_that_works_in_the_background() {
+    let app = TestApp::start().await;
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(app.sum("tokio_workers", &[]).await, cores as f64);
+}
