@@ -9,6 +9,6 @@ mod wire;
 
 pub use app::{Builder, LIMIT, TOKEN, TestApp, client, database, program};
 pub use load::{Load, USERS};
-pub use postgres::{OwnPostgres, SOON};
+pub use postgres::OwnPostgres;
 pub use sql::Sql;
 pub use wire::Wire;
