@@ -14,6 +14,7 @@ mod concurrency;
 mod faults_postgres;
 mod faults_redis;
 mod lifecycle;
+mod output;
 mod robustness;
 mod store;
 mod users;
