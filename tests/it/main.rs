@@ -28,6 +28,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod migrations;
+mod output;
 mod pages;
 mod ports;
 mod probe_command;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use devkit::FaultProxy;
 use tokio::time::timeout;
 
 use crate::support::{LIMIT, TestApp, Wire};
@@ -99,4 +100,47 @@ async fn a_client_that_reads_nothing_holds_up_nobody() {
     }
     deaf.reset();
     assert_well(&app).await;
+}
+
+#[tokio::test]
+async fn the_metrics_of_the_runtime_are_those_of_the_one_that_works_in_the_background() {
+    let app = TestApp::start().await;
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(app.sum("tokio_workers", &[]).await, cores as f64);
+}
+
+#[tokio::test]
+async fn idle_connections_keep_no_new_ones_out() {
+    let app = TestApp::start().await;
+    let mut idle = Vec::new();
+    for _ in 0..500 {
+        idle.push(Wire::open(&app.url).await.unwrap());
+    }
+
+    for id in 0..20 {
+        let mut new = Wire::open(&app.url).await.unwrap();
+        new.send_get(&format!("/api/data/{id}"), "").await.unwrap();
+        let answer = timeout(LIMIT, new.answer()).await.expect("an answer").unwrap();
+        assert_eq!(answer.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_balancer_in_between_that_goes_away_leaves_nothing_behind() {
+    let app = TestApp::builder().env("DATA_COMPUTE_TIME", "2s").start().await;
+    let target = app.url.trim_start_matches("http://").parse().unwrap();
+    let proxy = FaultProxy::start(target).await.unwrap();
+    let through = format!("http://{}", proxy.addr());
+    let mut clients = Vec::new();
+    for id in 0..20 {
+        let mut client = Wire::open(&through).await.unwrap();
+        client.send_get(&format!("/api/data/{id}"), "").await.unwrap();
+        clients.push(client);
+    }
+    app.wait_for_in_flight("all requests are there", |count| count >= 20.0).await;
+
+    proxy.cut();
+
+    app.wait_for_in_flight("none is left", |count| count == 0.0).await;
+    assert_eq!(app.answered("/api/data/{id}", 499).await, 20.0);
 }

@@ -8,6 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 /// The token that the service under test accepts.
 pub const TOKEN: &str = "test-token";
@@ -26,6 +27,8 @@ pub struct TestApp {
     pub client: reqwest::Client,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    /// Ends with the output.
+    reader: JoinHandle<()>,
 }
 
 /// What to start; see [`TestApp::builder`].
@@ -104,12 +107,12 @@ impl Builder {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         let collected = Arc::clone(&lines);
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             while let Ok(Some(line)) = output.next_line().await {
                 collected.lock().unwrap().push(line);
             }
         });
-        let mut app = TestApp { url: String::new(), database, redis, client: client(), child, lines };
+        let mut app = TestApp { url: String::new(), database, redis, client: client(), child, lines, reader };
         let listening = app.wait_for_line("the service listens", |line| line["message"] == "listening").await;
         app.url = format!("http://127.0.0.1:{}", listening["port"]);
         if self.ready {
@@ -219,8 +222,10 @@ impl TestApp {
         assert!(status.success());
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to end by itself; then the log is complete.
     pub async fn exit(&mut self) -> ExitStatus {
-        tokio::time::timeout(LIMIT, self.child.wait()).await.expect("the service ends").unwrap()
+        let status = tokio::time::timeout(LIMIT, self.child.wait()).await.expect("the service ends").unwrap();
+        tokio::time::timeout(LIMIT, &mut self.reader).await.expect("its output ends").unwrap();
+        status
     }
 }

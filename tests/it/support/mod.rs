@@ -19,7 +19,7 @@ pub use counting::CountingProxy;
 pub use load::{Load, USERS};
 pub use openapi::{documents, openapi, operations};
 pub use otlp::{Collector, Recorded};
-pub use postgres::{OwnPostgres, SOON};
+pub use postgres::OwnPostgres;
 pub use raw::Connection;
 pub use refused::{get, refused, write};
 pub use sql::Sql;

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use devkit::{FaultProxy, Postgres};
 
 use super::{Builder, Sql, TestApp, program};
@@ -26,7 +24,7 @@ impl OwnPostgres {
     pub fn app(&self) -> Builder {
         TestApp::builder()
             .env("DATABASE_URL", self.server.url_through(self.proxy.port(), "postgres"))
-            .env("DATABASE_ACQUIRE_TIMEOUT", "500ms")
+            .env("DATABASE_ACQUIRE_TIMEOUT", "1s")
             .env("REQUEST_TIMEOUT", "3s")
             .env("DATABASE_POOL_MAX", "4")
     }
@@ -41,6 +39,3 @@ impl OwnPostgres {
         devkit::wait_until("uncached users are read again", super::LIMIT, reads).await.unwrap();
     }
 }
-
-/// How long an answer may take that must not wait for anything; far above what it takes.
-pub const SOON: Duration = Duration::from_secs(2);
