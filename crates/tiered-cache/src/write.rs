@@ -150,9 +150,10 @@ impl Inner {
             let Ok(_place) = inner.retries.try_acquire() else { return };
             let mut pause = RETRY.0;
             loop {
-                tokio::time::sleep(pause).await;
+                // A stop waits for one attempt more and no longer: the block, the outbox row or the fence covers the rest.
+                let closing = tokio::time::timeout(pause, inner.closing.cancelled()).await.is_ok();
                 pause = (pause * 2).min(RETRY.1);
-                if remote.invalidate(&hashes, phase, inner.origin).await.is_ok() {
+                if remote.invalidate(&hashes, phase, inner.origin).await.is_ok() || closing {
                     return;
                 }
             }
