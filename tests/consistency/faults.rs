@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
-use crate::judge::REPLICAS;
+use crate::judge::model::REPLICAS;
 use crate::load::Load;
 use crate::world::World;
 

@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::client::{Answer, Client};
-use crate::judge::{At, GONE, Judge, Kind, REPLICAS, Read, Seen};
+use crate::judge::model::REPLICAS;
+use crate::judge::{At, GONE, Judge, Kind, Read, Seen};
 
 /// Keys that are written all the time.
 const HOT: usize = 4;

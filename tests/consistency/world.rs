@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use devkit::{FaultProxy, Postgres, Redis, free_port, wait_until};
 
 use crate::client::Client;
-use crate::judge::REPLICAS;
+use crate::judge::model::REPLICAS;
 
 /// The token that the replicas accept.
 pub const TOKEN: &str = "consistency";

@@ -5,13 +5,13 @@
 //! speaks for the service.
 
 mod history;
-mod model;
+pub mod model;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 pub use history::Case;
-pub use model::{At, GONE, Kind, OBSERVED_BOUND, Outcome, REPLICAS, Read, Seen, Tally, Verdict, Write};
+pub use model::{At, GONE, Kind, OBSERVED_BOUND, Outcome, Read, Seen, Tally, Verdict, Write};
 use model::{Key, KeyReads, Outages, Step};
 
 /// How much history is kept: more than the longest bound, what a frozen replica sleeps, and a request's timeout.
