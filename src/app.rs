@@ -1,12 +1,13 @@
 //! Everything that handlers need, as plain fields, and how it starts and stops.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use tiered_cache::{Policy, Redis, RedisConfig, TieredCache};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{CacheConfig, Config};
 use crate::health::{Checker, Health};
@@ -18,46 +19,43 @@ use crate::telemetry::Telemetry;
 
 /// How long the start waits for Redis before it goes on without.
 const REDIS_WAIT: Duration = Duration::from_secs(2);
-/// How often the pool is looked after.
-const POOL_PERIOD: Duration = Duration::from_secs(1);
 
-/// State of the service; one per process.
+/// Everything that handlers reach; one per process.
 pub struct App {
-    /// As read at start.
     pub config: Config,
-    /// The database.
     pub store: Store,
-    /// The tiers.
     pub cache: TieredCache,
-    /// How each kind of thing is cached.
     pub policies: Policies,
     /// Redis for plain values, when configured.
     pub redis: Option<Redis>,
-    /// The latest checks.
     pub health: Health,
-    /// Phase and background tasks.
     pub lifecycle: Lifecycle,
-    /// Logs, metrics, spans.
     pub telemetry: Telemetry,
     /// What `/metrics` shows.
     pub registry: Registry,
 }
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// How each kind of thing is cached.
 pub struct Policies {
-    /// Users.
     pub user: Policy,
-    /// Computed data.
     pub data: Policy,
+}
+
+/// How long a request lets the database take: less than the cache waits for it, so that the answer names the cause.
+fn patience(config: &Config) -> Duration {
+    config.http.request_timeout.mul_f64(0.8)
 }
 
 impl Policies {
     fn new(config: &Config) -> Self {
-        let CacheConfig { l1_ttl, l2_ttl, fail_safe, .. } = config.cache;
+        let CacheConfig { l1_ttl, l2_ttl, l3_ttl, fail_safe, .. } = config.cache;
         // A little less than the request's own, so that the client gets the answer that names the cause.
         let hard_timeout = config.http.request_timeout.mul_f64(0.9);
-        let policy = |cache| Policy { l1_ttl, l2_ttl, fail_safe, hard_timeout, ..Policy::new(cache) };
-        Self { user: policy("user"), data: policy("data") }
+        let policy = |cache| Policy { l1_ttl, l2_ttl, l3_ttl, fail_safe, hard_timeout, ..Policy::new(cache) };
+        // Computing data doesn't use the database, which the gate protects.
+        Self { user: policy("user"), data: Policy { gated: false, ..policy("data") } }
     }
 }
 
@@ -67,31 +65,36 @@ pub struct Refused(pub String);
 
 impl App {
     /// Puts the parts together; connects to nothing yet.
-    ///
-    /// # Errors
-    /// When a part can't be made from its settings.
     pub fn assemble(config: Config, telemetry: Telemetry, mut registry: Registry) -> anyhow::Result<Self> {
         let runtime = Handle::current();
         let cache = &config.cache;
-        let redis = cache.redis_url.as_ref().map(|url| {
-            let settings = RedisConfig {
-                url: url.clone(),
-                connections: cache.redis_connections.min(config.http.workers),
-                connect_timeout: cache.redis_connect_timeout,
-                timeout: cache.redis_timeout,
-            };
-            Redis::new(settings, runtime.clone())
+        let redis = cache.redis_url.clone().map(|url| RedisConfig {
+            url,
+            connections: cache.redis_connections.min(config.http.workers),
+            connect_timeout: cache.redis_connect_timeout,
+            timeout: cache.redis_timeout,
         });
-        let redis = redis.transpose().context("Redis")?;
-        let mut tiers =
-            TieredCache::builder().runtime(runtime).l1(cache.l1_max_bytes).namespace(env!("CARGO_PKG_NAME"));
+        let redis = redis.map(|redis| Redis::new(redis, runtime.clone())).transpose().context("Redis")?;
+        let store = Store::new(&config.database, patience(&config), telemetry.metrics.clone())?;
+        // Some connections stay for writes and lists, whatever is being loaded.
+        let loads = (config.database.pool_max * 7 / 10).max(1);
+        let mut tiers = TieredCache::builder()
+            .runtime(runtime)
+            .l1(cache.l1_max_bytes)
+            .namespace(env!("CARGO_PKG_NAME"))
+            .load_gate(loads, config.http.max_in_flight, config.database.acquire_timeout)
+            .longest_write(store.longest_write())
+            .outbox(Arc::new(store.clone()));
         if let Some(redis) = &redis {
             tiers = tiers.redis(redis.clone());
+        }
+        if let Some(memcached) = &cache.memcached_url {
+            tiers = tiers.memcached(memcached);
         }
         let tiers = tiers.build().context("the cache")?;
         tiers.metrics().register(&mut registry);
         Ok(Self {
-            store: Store::new(&config.database, telemetry.metrics.clone())?,
+            store,
             policies: Policies::new(&config),
             cache: tiers,
             redis,
@@ -104,9 +107,6 @@ impl App {
     }
 
     /// Waits for what the service needs: Postgres for as long as it takes, Redis for a moment.
-    ///
-    /// # Errors
-    /// When the schema doesn't fit this binary.
     pub async fn start(&self) -> Result<(), Refused> {
         let checker = Checker {
             health: self.health.clone(),
@@ -114,15 +114,23 @@ impl App {
             redis: self.redis.clone(),
             memory_limit: self.config.process.memory_limit,
         };
+        let first_report = self.health.next_report();
         self.lifecycle.background("health", checker.run());
-        let store = self.store.clone();
+        let (store, error_rate) = (self.store.clone(), Arc::clone(&self.telemetry.metrics.error_rate));
         self.lifecycle.background("pool", async move {
             loop {
                 store.maintain().await;
-                tokio::time::sleep(POOL_PERIOD).await;
+                sleep(SECOND).await;
             }
         });
-        let (schema, ()) = tokio::join!(self.wait_for_schema(), self.wait_for_redis());
+        self.lifecycle.background("error_rate", async move {
+            loop {
+                sleep(SECOND).await;
+                error_rate.tick();
+            }
+        });
+        // Not ready before the first checks are done, so that a ready service never says that it wasn't checked yet.
+        let (schema, (), ()) = tokio::join!(self.wait_for_schema(), self.wait_for_redis(), first_report);
         schema
     }
 
@@ -134,18 +142,16 @@ impl App {
                 Ok(Schema::Behind(missing)) => {
                     let missing = missing.join(", ");
                     let run = concat!("run `", env!("CARGO_PKG_NAME"), " migrate` first, or set MIGRATE_ON_START=true");
-                    return Err(Refused(format!(
-                        "The database's schema is behind this version (missing: {missing}): {run}."
-                    )));
+                    let why = format!("The database's schema is behind this version (missing: {missing}): {run}.");
+                    return Err(Refused(why));
                 }
                 Ok(Schema::TooNew(name)) => {
-                    return Err(Refused(format!(
-                        "The database's schema has lost what this version needs ({name}): run a later version."
-                    )));
+                    let lost = "The database's schema has lost what this version needs";
+                    return Err(Refused(format!("{lost} ({name}): run a later version.")));
                 }
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "waiting for the database"),
             }
-            tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
+            sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
     }
@@ -161,14 +167,15 @@ impl App {
 
     async fn wait_for_redis(&self) {
         let Some(redis) = &self.redis else { return };
-        let until = Instant::now() + REDIS_WAIT;
-        while Instant::now() < until {
-            if redis.ping(REDIS_WAIT).await.is_ok() {
-                return;
+        let answers = async {
+            // Until the bus is heard, the cache neither answers from the process nor fills Redis.
+            while redis.ping(REDIS_WAIT).await.is_err() || !self.cache.health().fence_open {
+                sleep(Duration::from_millis(20)).await;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        if timeout(REDIS_WAIT, answers).await.is_err() {
+            tracing::warn!("Redis does not answer; starting without it");
         }
-        tracing::warn!("Redis does not answer; starting without it");
     }
 
     /// Ends background work, cache and pool, in this order, by `deadline`.

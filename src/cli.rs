@@ -5,19 +5,15 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::config::reader::Values;
 use crate::config::settings::{GROUPS, Setting, Source};
 
-/// What the process is asked to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
-    /// The web process.
     Serve,
     /// Applies migrations, or only says whether any are missing.
     Migrate {
-        /// Change nothing.
         check: bool,
     },
     /// Asks a running web process on loopback.
     Healthcheck(&'static str),
-    /// Prints the OpenAPI document.
     Openapi,
 }
 
@@ -26,48 +22,35 @@ pub fn parse() -> (Process, Values) {
     let matches = command().get_matches();
     let process = match matches.subcommand() {
         Some(("migrate", migrate)) => Process::Migrate { check: migrate.get_flag("check") },
-        Some(("healthcheck", check)) => {
-            Process::Healthcheck(match check.get_one::<String>("which").map(String::as_str) {
-                Some("live") => "/health/live",
-                Some("health") => "/health",
-                _ => "/health/ready",
-            })
-        }
+        Some(("healthcheck", check)) => match check.get_one::<String>("which").map(String::as_str) {
+            Some("live") => Process::Healthcheck("/health/live"),
+            Some("health") => Process::Healthcheck("/health"),
+            _ => Process::Healthcheck("/health/ready"),
+        },
         Some(("openapi", _)) => Process::Openapi,
         _ => Process::Serve,
     };
     (process, values(&matches))
 }
 
-/// The whole command line.
 pub fn command() -> Command {
+    let check = Arg::new("check").long("check").action(ArgAction::SetTrue);
+    let check = check.help("Only exit with 1 when the schema is behind");
+    let which = Arg::new("which").value_parser(["ready", "live", "health"]).default_value("ready").help("What to ask");
     let mut command = Command::new(env!("CARGO_PKG_NAME"))
         .version(env!("CARGO_PKG_VERSION"))
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .after_help(after_help())
         .subcommand(Command::new("serve").about("The web process (default)"))
+        .subcommand(Command::new("migrate").about("Applies the migrations; safe when many start at once").arg(check))
         .subcommand(
-            Command::new("migrate").about("Applies the migrations; safe when many start at once").arg(
-                Arg::new("check")
-                    .long("check")
-                    .action(ArgAction::SetTrue)
-                    .help("Only exit with 1 when the schema is behind"),
-            ),
+            Command::new("healthcheck").about("Asks the running service on loopback; exits with 0 or 1").arg(which),
         )
-        .subcommand(Command::new("healthcheck").about("Asks the running service on loopback; exits with 0 or 1").arg(
-            Arg::new("which").value_parser(["ready", "live", "health"]).default_value("ready").help("What to ask"),
-        ))
         .subcommand(Command::new("openapi").about("Prints the OpenAPI document"));
     for group in GROUPS {
         for setting in group.settings.iter().filter(|setting| setting.source == Source::Flag) {
-            command = command.arg(
-                Arg::new(setting.name)
-                    .long(setting.flag())
-                    .env(setting.name)
-                    .global(true)
-                    .help_heading(group.title)
-                    .help(help(setting)),
-            );
+            let flag = Arg::new(setting.name).long(setting.flag()).env(setting.name).global(true);
+            command = command.arg(flag.help_heading(group.title).help(help(setting)));
         }
     }
     command

@@ -2,7 +2,6 @@
 //!
 //! Fields are named after their settings; meanings, units and defaults stand in [`settings`].
 
-pub mod docs;
 pub mod reader;
 pub mod settings;
 
@@ -11,11 +10,10 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use self::reader::{ConfigError, Reader, Values, duration, list, parsed, size};
 
-/// Everything the web process needs to know.
 #[derive(Clone)]
 pub struct Config {
     pub http: HttpConfig,
@@ -25,7 +23,6 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
 }
 
-/// Listening, limits of requests, tokens.
 #[derive(Clone)]
 pub struct HttpConfig {
     pub port: u16,
@@ -40,14 +37,12 @@ pub struct HttpConfig {
     pub tokens: Vec<String>,
 }
 
-/// So many requests in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     pub requests: NonZeroU32,
     pub per: Duration,
 }
 
-/// Postgres.
 #[derive(Clone, Default)]
 pub struct DatabaseConfig {
     pub url: tokio_postgres::Config,
@@ -59,21 +54,22 @@ pub struct DatabaseConfig {
     pub migrate_on_start: bool,
 }
 
-/// The tiers.
 #[derive(Clone)]
 pub struct CacheConfig {
     pub redis_url: Option<String>,
     pub redis_connections: usize,
     pub redis_connect_timeout: Duration,
     pub redis_timeout: Duration,
+    /// Holds no password: memcached knows none.
+    pub memcached_url: Option<String>,
     pub l1_ttl: Duration,
     pub l2_ttl: Duration,
+    pub l3_ttl: Duration,
     pub fail_safe: Duration,
     pub l1_max_bytes: u64,
     pub compute_time: Duration,
 }
 
-/// Phases of the process and its memory.
 #[derive(Clone)]
 pub struct ProcessConfig {
     pub drain_delay: Duration,
@@ -81,7 +77,6 @@ pub struct ProcessConfig {
     pub memory_limit: Option<u64>,
 }
 
-/// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     #[default]
@@ -89,7 +84,6 @@ pub enum LogFormat {
     Pretty,
 }
 
-/// Logs and traces.
 #[derive(Clone)]
 pub struct TelemetryConfig {
     pub log_level: Targets,
@@ -117,10 +111,6 @@ pub struct Sampler {
 }
 
 impl Config {
-    /// Reads everything.
-    ///
-    /// # Errors
-    /// Names every setting that is missing or wrong.
     pub fn read(values: &Values) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(values);
         let config = Self {
@@ -130,8 +120,7 @@ impl Config {
             process: ProcessConfig::read(&mut reader),
             telemetry: TelemetryConfig::read(&mut reader),
         };
-        reader.finish()?;
-        Ok(config)
+        reader.finish(config)
     }
 }
 
@@ -166,10 +155,8 @@ impl DatabaseConfig {
             migrate_on_start: r.setting("MIGRATE_ON_START", parsed("true or false")),
         };
         if config.pool_min > config.pool_max {
-            r.problem(
-                "DATABASE_POOL_MIN",
-                &format!("{} is above DATABASE_POOL_MAX {}", config.pool_min, config.pool_max),
-            );
+            let what = format!("{} is above DATABASE_POOL_MAX {}", config.pool_min, config.pool_max);
+            r.problem("DATABASE_POOL_MIN", &what);
         }
         config
     }
@@ -182,14 +169,18 @@ impl CacheConfig {
             redis_connections: r.setting("REDIS_POOL_MAX", positive),
             redis_connect_timeout: r.setting("REDIS_CONNECT_TIMEOUT", nonzero_duration),
             redis_timeout: r.setting("REDIS_TIMEOUT", nonzero_duration),
+            memcached_url: r.optional("MEMCACHED_URL", memcached_url),
             l1_ttl: r.setting("CACHE_L1_TTL", nonzero_duration),
             l2_ttl: r.setting("CACHE_L2_TTL", nonzero_duration),
+            l3_ttl: r.setting("CACHE_L3_TTL", nonzero_duration),
             fail_safe: r.setting("CACHE_FAIL_SAFE", duration),
             l1_max_bytes: r.setting("CACHE_L1_MAX_BYTES", size),
             compute_time: r.setting("DATA_COMPUTE_TIME", duration),
         };
-        if config.l1_ttl > Duration::from_secs(300) {
-            r.problem("CACHE_L1_TTL", "is above 300s, the longest that a value may stay in the process");
+        for (name, ttl, most) in [("CACHE_L1_TTL", config.l1_ttl, 300), ("CACHE_L3_TTL", config.l3_ttl, 7200)] {
+            if ttl > Duration::from_secs(most) {
+                r.problem(name, &format!("{ttl:?} is above {most}s, the longest that a value may stay there"));
+            }
         }
         config
     }
@@ -203,7 +194,8 @@ impl ProcessConfig {
             memory_limit: r.optional("MEMORY_LIMIT", size),
         };
         if config.drain_delay >= config.shutdown_timeout {
-            r.problem("DRAIN_DELAY", "must be shorter than SHUTDOWN_TIMEOUT, which it is part of");
+            let what = format!("{:?} must be shorter than SHUTDOWN_TIMEOUT, which it is part of", config.drain_delay);
+            r.problem("DRAIN_DELAY", &what);
         }
         config
     }
@@ -212,12 +204,8 @@ impl ProcessConfig {
 impl TelemetryConfig {
     fn read(r: &mut Reader<'_>) -> Self {
         Self {
-            log_level: r.setting("LOG_LEVEL", parsed("a level or a list of target=level")),
-            log_format: r.setting("LOG_FORMAT", |text| match text {
-                "json" => Ok(LogFormat::Json),
-                "pretty" => Ok(LogFormat::Pretty),
-                _ => Err("is neither json nor pretty".to_owned()),
-            }),
+            log_level: r.setting("LOG_LEVEL", log_level),
+            log_format: r.setting("LOG_FORMAT", either(["json", "pretty"], [LogFormat::Json, LogFormat::Pretty])),
             service_name: r.setting("OTEL_SERVICE_NAME", parsed("a name")),
             resource: r.setting("OTEL_RESOURCE_ATTRIBUTES", list(pair)),
             export: ExportConfig::read(r),
@@ -229,14 +217,10 @@ impl TelemetryConfig {
 impl ExportConfig {
     fn read(r: &mut Reader<'_>) -> Option<Self> {
         let disabled: bool = r.setting("OTEL_SDK_DISABLED", parsed("true or false"));
-        let none = r.setting("OTEL_TRACES_EXPORTER", |text| match text {
-            "otlp" => Ok(false),
-            "none" => Ok(true),
-            _ => Err("is neither otlp nor none".to_owned()),
-        });
-        let grpc = r
-            .optional("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", protocol)
-            .unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_PROTOCOL", protocol));
+        let none = r.setting("OTEL_TRACES_EXPORTER", either(["otlp", "none"], [false, true]));
+        let protocol = either(["http/protobuf", "grpc"], [false, true]);
+        let grpc = r.optional("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &protocol);
+        let grpc = grpc.unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_PROTOCOL", &protocol));
         let whole = r.optional("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", |text| collector(text, ""));
         let base =
             r.optional("OTEL_EXPORTER_OTLP_ENDPOINT", |text| collector(text, if grpc { "" } else { "/v1/traces" }));
@@ -268,13 +252,23 @@ impl Sampler {
     }
 }
 
+/// At `info`, actix-server would say at each start and stop what our own lines say, too.
+fn log_level(text: &str) -> Result<Targets, String> {
+    let levels: Targets = parsed("a level or a list of target=level")(text)?;
+    let plain = levels.default_level() == Some(LevelFilter::INFO) && !text.contains("actix_server");
+    Ok(if plain { levels.with_target("actix_server", LevelFilter::WARN) } else { levels })
+}
+
 fn positive(text: &str) -> Result<usize, String> {
-    parsed("a number above 0")(text)
-        .and_then(|number| if number > 0 { Ok(number) } else { Err("is not above 0".to_owned()) })
+    above_zero(parsed("a number above 0"))(text)
 }
 
 fn nonzero_duration(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(|value| if value.is_zero() { Err("must be above 0".to_owned()) } else { Ok(value) })
+    above_zero(duration)(text)
+}
+
+fn above_zero<T: Default + PartialEq>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<T, String> {
+    move |text| Some(parse(text)?).filter(|value| *value != T::default()).ok_or_else(|| "must be above 0".to_owned())
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -283,12 +277,15 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 fn token(text: &str) -> Result<String, String> {
-    let allowed = |c: char| c.is_ascii_graphic();
-    if text.chars().all(allowed) {
-        Ok(text.to_owned())
-    } else {
-        Err("has characters that no header can carry".to_owned())
-    }
+    let carried = text.chars().all(|c| c.is_ascii_graphic());
+    carried.then(|| text.to_owned()).ok_or_else(|| "has characters that no header can carry".to_owned())
+}
+
+fn memcached_url(text: &str) -> Result<String, String> {
+    let address = text.strip_prefix("memcache://").unwrap_or(text);
+    let port =
+        address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+    port.map(|_| text.to_owned()).ok_or_else(|| "is not host:port or a memcache:// URL with a port".to_owned())
 }
 
 fn redis_url(text: &str) -> Result<String, String> {
@@ -306,11 +303,10 @@ fn rate(text: &str) -> Result<RateLimit, String> {
     Ok(RateLimit { requests, per })
 }
 
-fn protocol(text: &str) -> Result<bool, String> {
-    match text {
-        "grpc" => Ok(true),
-        "http/protobuf" => Ok(false),
-        _ => Err("is neither http/protobuf nor grpc".to_owned()),
+fn either<T: Copy>(names: [&'static str; 2], values: [T; 2]) -> impl Fn(&str) -> Result<T, String> {
+    move |text| {
+        let place = names.iter().position(|name| *name == text);
+        place.map(|place| values[place]).ok_or_else(|| format!("is neither {}", names.join(" nor ")))
     }
 }
 
@@ -341,3 +337,7 @@ fn percent_decoded(text: &str) -> Option<String> {
     }
     String::from_utf8(decoded).ok()
 }
+
+#[cfg(test)]
+#[path = "../tests/unit/config.rs"]
+mod tests;

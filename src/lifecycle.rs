@@ -1,9 +1,6 @@
 //! The life of the process: `Starting → Ready → Draining → Stopping → Stopped`, and the background tasks that live in it.
 
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -12,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Where the process is in its life; only ever moves forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Waits for what it needs; takes no traffic.
+    #[default]
     Starting,
-    /// Takes traffic.
     Ready,
     /// Was told to stop: says so to probes, still takes requests.
     Draining,
@@ -27,7 +24,7 @@ pub enum Phase {
 }
 
 /// Shared by everything that must know the phase or runs in the background; cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Lifecycle {
     phase: Arc<watch::Sender<Phase>>,
     tasks: TaskTracker,
@@ -35,23 +32,9 @@ pub struct Lifecycle {
     stop: CancellationToken,
     /// Cancelled when one of them ended by itself.
     died: CancellationToken,
-    failed: Arc<AtomicBool>,
-}
-
-impl Default for Lifecycle {
-    fn default() -> Self {
-        Self {
-            phase: Arc::new(watch::Sender::new(Phase::Starting)),
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            died: CancellationToken::new(),
-            failed: Arc::default(),
-        }
-    }
 }
 
 impl Lifecycle {
-    /// The present phase.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
@@ -59,11 +42,8 @@ impl Lifecycle {
     /// Moves on; going back is not possible, so that a late "ready" can't undo a stop.
     pub fn advance(&self, to: Phase) {
         let moved = self.phase.send_if_modified(|phase| {
-            let forward = to > *phase;
-            if forward {
-                *phase = to;
-            }
-            forward
+            let before = std::mem::replace(phase, to.max(*phase));
+            *phase != before
         });
         if moved {
             tracing::info!(phase = ?to, "lifecycle");
@@ -73,12 +53,11 @@ impl Lifecycle {
     /// Runs a task until the process stops. One that ends before, or panics, stops the process with exit code 1:
     /// better a restart than a process that is half dead.
     pub fn background(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let (stop, died, failed) = (self.stop.clone(), self.died.clone(), Arc::clone(&self.failed));
+        let (stop, died) = (self.stop.clone(), self.died.clone());
         let task = tokio::spawn(async move { stop.run_until_cancelled(task).await.is_none() });
         self.tasks.spawn(async move {
             if !matches!(task.await, Ok(true)) {
                 tracing::error!(task = name, "a background task ended; the process stops");
-                failed.store(true, Ordering::Relaxed);
                 died.cancel();
             }
         });
@@ -86,7 +65,7 @@ impl Lifecycle {
 
     /// Whether a background task ended by itself.
     pub fn failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
+        self.died.is_cancelled()
     }
 
     /// Completes when a background task has ended by itself.
@@ -94,7 +73,6 @@ impl Lifecycle {
         self.died.cancelled().await;
     }
 
-    /// Ends the background tasks, at most until `deadline`.
     pub async fn stop_background(&self, deadline: Instant) {
         self.stop.cancel();
         self.tasks.close();
@@ -112,43 +90,14 @@ pub struct Signals {
 
 impl Signals {
     /// From here on the process doesn't die of them.
-    ///
-    /// # Errors
-    /// When the system refuses the handlers.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// The next one.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-    }
-
-    /// Waits for `future`; a further signal gives up on it. Returns whether there was one.
-    pub async fn interrupts(&mut self, future: impl Future<Output = ()>) -> bool {
-        tokio::select! {
-            () = future => false,
-            () = self.next() => true,
-        }
-    }
-}
-
-/// The moments of a stop, all counted from the signal.
-#[derive(Clone, Copy, Debug)]
-pub struct StopPlan {
-    /// Until then requests are accepted.
-    pub drain_until: Instant,
-    /// Until then everything but telemetry is stopped.
-    pub deadline: Instant,
-}
-
-impl StopPlan {
-    /// Counts from now.
-    pub fn from_now(drain_delay: Duration, shutdown_timeout: Duration) -> Self {
-        let now = Instant::now();
-        Self { drain_until: now + drain_delay, deadline: now + shutdown_timeout }
     }
 }

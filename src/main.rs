@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use crate::app::App;
 use crate::cli::Process;
-use crate::config::reader::{ConfigError, Reader, Values};
+use crate::config::reader::{ConfigError, Reader};
 use crate::config::{Config, DatabaseConfig};
 use crate::lifecycle::Signals;
 use crate::server::{Outcome, Service};
@@ -24,13 +24,13 @@ use crate::telemetry::Telemetry;
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 
-/// The version of this build: the image's, else the package's.
+/// The image's, else the package's.
 pub const VERSION: &str = match option_env!("VERSION") {
     Some(version) if !version.is_empty() => version,
     _ => env!("CARGO_PKG_VERSION"),
 };
 
-/// The commit of this build, when the build was told.
+/// The commit that this build was told.
 pub const REVISION: &str = match option_env!("GIT_COMMIT") {
     Some(revision) => revision,
     None => "unknown",
@@ -48,21 +48,26 @@ fn main() -> ExitCode {
     // Fails only when somebody was faster, and nobody runs yet.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match process {
-        Process::Serve => match Config::read(&values) {
-            Ok(config) => finish(serve(config)),
-            Err(error) => refuse(&error),
-        },
-        Process::Migrate { check } => match database(&values) {
-            Ok(config) => finish(migrate(&config, check)),
-            Err(error) => refuse(&error),
-        },
+        Process::Serve => configured(Config::read(&values), serve),
+        Process::Migrate { check } => {
+            let mut reader = Reader::new(&values);
+            let config = DatabaseConfig::read(&mut reader);
+            configured(reader.finish(config), |config| migrate(&config, check))
+        }
         Process::Healthcheck(path) => finish(health::probe::ask(&values, path).map(|()| ExitCode::SUCCESS)),
         Process::Openapi => print(&api::docs::document()),
     }
 }
 
-#[tokio::main]
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("no threads to run on")?;
+    let exit = runtime.block_on(run(config));
+    // Not waited for: what blocks a thread, such as the search for a name, would hold up the exit.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let signals = Signals::listen().context("can't listen for signals")?;
     let mut registry = Registry::default();
     let telemetry = Telemetry::start(&config.telemetry, &mut registry)?;
@@ -81,12 +86,6 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn database(values: &Values) -> Result<DatabaseConfig, ConfigError> {
-    let mut reader = Reader::new(values);
-    let config = DatabaseConfig::read(&mut reader);
-    reader.finish().map(|()| config)
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn migrate(config: &DatabaseConfig, check: bool) -> anyhow::Result<ExitCode> {
     if check {
@@ -96,11 +95,8 @@ async fn migrate(config: &DatabaseConfig, check: bool) -> anyhow::Result<ExitCod
         return Ok(if schema == Schema::Current { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let applied = migrations::migrate(config).await?;
-    Ok(print(&if applied.is_empty() {
-        "nothing to apply".to_owned()
-    } else {
-        format!("applied: {}", applied.join(", "))
-    }))
+    let nothing = applied.is_empty();
+    Ok(print(&if nothing { "nothing to apply".to_owned() } else { format!("applied: {}", applied.join(", ")) }))
 }
 
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
@@ -110,9 +106,14 @@ fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
-fn refuse(error: &dyn std::error::Error) -> ExitCode {
-    complain(&error.to_string());
-    ExitCode::from(EXIT_USAGE)
+fn configured<C>(config: Result<C, ConfigError>, run: impl FnOnce(C) -> anyhow::Result<ExitCode>) -> ExitCode {
+    match config {
+        Ok(config) => finish(run(config)),
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "what the command was asked for")]

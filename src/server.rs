@@ -12,22 +12,23 @@ use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::middleware::from_fn;
-use actix_web::{HttpResponse, HttpServer, web};
+use actix_web::{HttpServer, web};
 use anyhow::Context;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use self::client::Clients;
 use self::limits::Limits;
+use self::problem::Problem;
 use self::routes::Class;
 use crate::app::{App, Refused};
-use crate::config::HttpConfig;
-use crate::lifecycle::{Phase, Signals, StopPlan};
+use crate::lifecycle::{Phase, Signals};
 use crate::telemetry::observe::{Observer, observe};
 
 /// Longer than balancers keep idle connections, so that it is they who close them.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
+/// A stop without grace takes milliseconds. While one with grace is under way the framework hears of no other; then
+/// the end of the process closes what is left.
+const STOP_NOW: Duration = Duration::from_millis(200);
 
 /// A service that listens but doesn't run yet, so that its port is known.
 pub struct Service {
@@ -50,48 +51,37 @@ pub enum Outcome {
 
 impl Service {
     /// Binds the ports. Nothing is answered before [`Service::run`].
-    ///
-    /// # Errors
-    /// When a port can't be had.
     pub fn build(app: App) -> anyhow::Result<Self> {
-        let http = app.config.http.clone();
         let app = web::Data::new(app);
-        let clients = Clients::new(&http.trusted_proxies);
-        let limits = Arc::new(Limits::new(&http, app.lifecycle.clone(), clients.clone()));
-        let public: &[Class] =
-            if http.management_port.is_some() { &[Class::Public] } else { &[Class::Public, Class::Management] };
-        let (api, address) = listen(&app, &http, http.port, http.workers, public, &limits, &clients)?;
-        let management = http
-            .management_port
-            .map(|port| listen(&app, &http, port, 1, &[Class::Management], &limits, &clients))
-            .transpose()?
-            .map(|(server, _)| server);
-        Ok(Self { app, api, management, address })
+        let http = &app.config.http;
+        let limits = Arc::new(Limits::new(http, app.lifecycle.clone()));
+        let (public, management): (&[Class], _) = match http.management_port {
+            None => (&[Class::Public, Class::Management], None),
+            Some(port) => (&[Class::Public], Some(listen(&app, &limits, port, 1, &[Class::Management])?.0)),
+        };
+        let (api, address) = listen(&app, &limits, http.port, http.workers, public)?;
+        Ok(Self { api, management, address, app })
     }
 
     /// Serves until a signal, a refusal by the start, or the death of a background task.
     pub async fn run(self, mut signals: Signals) -> Outcome {
         let Self { app, api, management, address } = self;
-        let api_handle = api.handle();
-        let management_handle = management.as_ref().map(Server::handle);
+        let servers = Handles { api: api.handle(), management: management.as_ref().map(Server::handle) };
         tokio::spawn(api);
         management.map(tokio::spawn);
         tracing::info!(%address, port = address.port(), "listening");
 
         let asked = tokio::select! {
-            started = app.start() => match started {
-                Ok(()) => None,
-                Err(Refused(why)) => {
-                    tracing::error!("{why}");
-                    Some(Outcome::Refused)
-                }
-            },
+            started = app.start() => started.err().map(|Refused(why)| {
+                tracing::error!("{why}");
+                Outcome::Refused
+            }),
             () = signals.next() => Some(Outcome::Clean),
             () = app.lifecycle.died() => Some(Outcome::Failed),
         };
         if let Some(outcome) = asked {
             // Never ready, so there is no traffic to drain.
-            stop_now(&api_handle, management_handle.as_ref()).await;
+            servers.stop_now().await;
             return outcome;
         }
         app.lifecycle.advance(Phase::Ready);
@@ -99,61 +89,76 @@ impl Service {
             () = signals.next() => {}
             () = app.lifecycle.died() => {}
         }
-        let process = &app.config.process;
-        let plan = StopPlan::from_now(process.drain_delay, process.shutdown_timeout);
-        let hurried = signals.interrupts(drain(&app, &api_handle, management_handle.as_ref(), plan)).await;
-        if hurried {
-            tracing::warn!("a second signal: stopping at once");
-            stop_now(&api_handle, management_handle.as_ref()).await;
-        }
+        let clean = tokio::select! {
+            finished = drain(&app, &servers) => finished,
+            () = signals.next() => {
+                tracing::warn!("a second signal: stopping at once");
+                servers.stop_now().await;
+                false
+            }
+        };
         app.lifecycle.advance(Phase::Stopped);
-        if hurried || app.lifecycle.failed() { Outcome::Failed } else { Outcome::Clean }
+        if clean && !app.lifecycle.failed() { Outcome::Clean } else { Outcome::Failed }
     }
 }
 
-/// The ordered stop: say so, keep accepting, finish, then the background.
-async fn drain(app: &App, api: &ServerHandle, management: Option<&ServerHandle>, plan: StopPlan) {
+struct Handles {
+    api: ServerHandle,
+    management: Option<ServerHandle>,
+}
+
+impl Handles {
+    async fn stop_now(&self) {
+        let stop = async {
+            self.api.stop(false).await;
+            if let Some(management) = &self.management {
+                management.stop(false).await;
+            }
+        };
+        let _ = timeout(STOP_NOW, stop).await;
+    }
+}
+
+/// The ordered stop, its times counted from now: say so, keep accepting, finish, then the background. Returns whether
+/// every request was finished.
+async fn drain(app: &App, servers: &Handles) -> bool {
+    let process = &app.config.process;
+    let now = Instant::now();
+    let deadline = now + process.shutdown_timeout;
     app.lifecycle.advance(Phase::Draining);
-    sleep_until(plan.drain_until).await;
+    sleep_until(now + process.drain_delay).await;
     app.lifecycle.advance(Phase::Stopping);
-    if timeout_at(plan.deadline, api.stop(true)).await.is_err() {
+    let finished = timeout_at(deadline, servers.api.stop(true)).await.is_ok();
+    if !finished {
         tracing::warn!("requests did not end in time");
-        api.stop(false).await;
     }
-    app.stop(plan.deadline).await;
+    app.stop(deadline).await;
     // Last of the servers, so that probes were answered throughout.
-    if let Some(management) = management {
-        let _ = timeout_at(plan.deadline.max(Instant::now() + Duration::from_millis(100)), management.stop(true)).await;
+    if let Some(management) = &servers.management {
+        let _ = timeout_at(deadline.max(Instant::now() + Duration::from_millis(100)), management.stop(true)).await;
     }
-}
-
-async fn stop_now(api: &ServerHandle, management: Option<&ServerHandle>) {
-    api.stop(false).await;
-    if let Some(management) = management {
-        management.stop(false).await;
-    }
+    finished
 }
 
 fn listen(
     app: &web::Data<App>,
-    http: &HttpConfig,
+    limits: &Arc<Limits>,
     port: u16,
     workers: usize,
     classes: &'static [Class],
-    limits: &Arc<Limits>,
-    clients: &Clients,
 ) -> anyhow::Result<(Server, SocketAddr)> {
+    let http = &app.config.http;
     let wanted = SocketAddr::new(http.bind, port);
-    let (app, limits, clients, body_limit) = (app.clone(), Arc::clone(limits), clients.clone(), http.body_limit);
+    let (app, limits, body_limit) = (app.clone(), Arc::clone(limits), http.body_limit);
     let page = web::Data::new(crate::api::docs::page_config());
     let server = HttpServer::new(move || {
-        let observer = Rc::new(Observer::new(app.telemetry.clone(), app.lifecycle.clone(), clients.clone()));
+        let observer = Rc::new(Observer::new(app.telemetry.clone(), app.lifecycle.clone(), limits.clients.clone()));
         actix_web::App::new()
             .app_data(app.clone())
             .app_data(page.clone())
             .app_data(web::PayloadConfig::new(body_limit))
             .configure(|config| routes::mount(config, classes, &limits))
-            .default_service(web::to(async || HttpResponse::NotFound().finish()))
+            .default_service(web::to(async || Err::<&str, _>(Problem::not_found("There is nothing at this path."))))
             .wrap(from_fn(move |request, next| observe(Rc::clone(&observer), request, next)))
     })
     .workers(workers)

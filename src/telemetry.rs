@@ -14,16 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use opentelemetry::trace::TracerProvider;
+use opentelemetry::trace::{SpanContext, TraceId, TracerProvider};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use prometheus_client::registry::Registry;
-use rand::RngExt;
 use tracing::Level;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 
-use self::context::{Hex, Parent};
 use self::log::LogWriter;
 use self::metrics::Metrics;
 use crate::config::{Sampler, TelemetryConfig};
@@ -34,9 +32,7 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Handles to all three signals; cheap to clone.
 #[derive(Clone)]
 pub struct Telemetry {
-    /// The service's own metrics.
     pub metrics: Metrics,
-    /// Log lines.
     pub log: LogWriter,
     level: Arc<Targets>,
     sampler: Option<Sampler>,
@@ -45,14 +41,10 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Starts everything and makes it the process's own.
-    ///
-    /// # Errors
-    /// When the exporter can't be built, or telemetry was started before in this process.
     pub fn start(config: &TelemetryConfig, registry: &mut Registry) -> anyhow::Result<Self> {
         let log = LogWriter::start(config.log_format, std::io::stdout()).context("no thread for the log")?;
         events::log_panics(log.clone());
-        let instance = Hex(rand::rng().random(), 32).to_string();
-        let provider = config.export.as_ref().map(|export| traces::provider(config, export, &instance)).transpose()?;
+        let provider = config.export.as_ref().map(|export| traces::provider(config, export)).transpose()?;
         let spans = provider.as_ref().map(|provider| {
             tracing_opentelemetry::layer()
                 .with_tracer(provider.tracer(env!("CARGO_PKG_NAME")))
@@ -68,7 +60,7 @@ impl Telemetry {
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(spans).with(events))
             .context("telemetry runs already in this process")?;
         Ok(Self {
-            metrics: Metrics::new(registry),
+            metrics: Metrics::new(registry, &log),
             log,
             level: Arc::new(config.log_level.clone()),
             sampler: provider.is_some().then_some(config.sampler),
@@ -77,7 +69,7 @@ impl Telemetry {
     }
 
     /// Whether spans of this request are recorded.
-    pub fn samples(&self, parent: Option<Parent>, trace_id: u128) -> bool {
+    pub fn samples(&self, parent: Option<&SpanContext>, trace_id: TraceId) -> bool {
         self.sampler.is_some_and(|sampler| sampler.draw(parent, trace_id))
     }
 

@@ -47,9 +47,6 @@ fn is_json(request: &HttpRequest) -> bool {
 
 impl Json {
     /// The body as an object whose fields are then taken one by one.
-    ///
-    /// # Errors
-    /// 422 when it is some other JSON value.
     pub fn fields(&self) -> Result<Fields, Problem> {
         match serde_json::from_str(self.0.get()) {
             Ok(Value::Object(object)) => Ok(Fields { object, errors: Vec::new() }),

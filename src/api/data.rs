@@ -35,7 +35,6 @@ pub struct DataDocument<'a> {
     timestamp: f64,
 }
 
-/// An id that is safe in keys, paths and logs.
 fn check(id: &str) -> Result<&str, Problem> {
     let well_formed =
         (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));

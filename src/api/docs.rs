@@ -25,7 +25,7 @@ use crate::server::routes::{Access, Class, Operation, RESOURCES};
         redirect_to_page, page, probes::health, probes::live, probes::ready, probes::startup, probes::metrics,
     ),
     components(schemas(ProblemDocument<'static>)),
-    modifiers(&Problems, &Token)
+    modifiers(&RouteTable)
 )]
 struct Description;
 
@@ -35,12 +35,14 @@ pub fn document() -> String {
     Description::openapi().to_pretty_json().unwrap_or_default()
 }
 
-/// Adds to each operation the problems that the route table says it has.
-struct Problems;
+/// Adds the bearer token, and to each operation the problems that the route table says it has.
+struct RouteTable;
 
-impl Modify for Problems {
+impl Modify for RouteTable {
     fn modify(&self, api: &mut OpenApi) {
         let components = api.components.get_or_insert_default();
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("One of API_TOKEN.")).build();
+        components.add_security_scheme("token", SecurityScheme::Http(bearer));
         for kind in problem::ALL {
             let Kind { status, name, title } = kind;
             let schema = RefOr::Ref(Ref::from_schema_name("Problem"));
@@ -60,8 +62,13 @@ impl Modify for Problems {
     }
 }
 
+/// A route's template as OpenAPI writes it: `{file}` where the router has `{file:.*}`.
+pub fn documented_path(route: &str) -> String {
+    route.replace(":.*", "")
+}
+
 fn find<'a>(api: &'a mut OpenApi, path: &str, method: &str) -> Option<&'a mut Documented> {
-    let item = api.paths.paths.get_mut(path)?;
+    let item = api.paths.paths.get_mut(&documented_path(path))?;
     match method {
         "GET" => item.get.as_mut(),
         "POST" => item.post.as_mut(),
@@ -71,32 +78,13 @@ fn find<'a>(api: &'a mut OpenApi, path: &str, method: &str) -> Option<&'a mut Do
 }
 
 fn add(documented: &mut Documented, operation: &Operation, class: Class) {
-    let any: &[Kind] = match (class, operation.access) {
-        (Class::Management, _) => &[],
-        (Class::Public, Access::Open) => &[problem::TOO_MANY, problem::INTERNAL, problem::OVERLOADED, problem::TIMEOUT],
-        (Class::Public, Access::Token) => &[
-            problem::UNAUTHORIZED,
-            problem::WRITES_DISABLED,
-            problem::TOO_MANY,
-            problem::INTERNAL,
-            problem::OVERLOADED,
-            problem::TIMEOUT,
-        ],
-    };
-    for kind in operation.problems.iter().chain(any) {
-        let Kind { status, name, .. } = kind;
+    const LIMITS: &[Kind] = &[problem::TOO_MANY, problem::INTERNAL, problem::OVERLOADED, problem::TIMEOUT];
+    const TOKEN: &[Kind] = &[problem::UNAUTHORIZED, problem::WRITES_DISABLED];
+    let limits = if class == Class::Public { LIMITS } else { &[] };
+    let token = if operation.access == Access::Token { TOKEN } else { &[] };
+    for Kind { status, name, .. } in operation.problems.iter().chain(token).chain(limits) {
         let reference = RefOr::Ref(Ref::from_response_name(*name));
         documented.responses.responses.entry(status.as_str().to_owned()).or_insert(reference);
-    }
-}
-
-/// Declares the bearer token.
-struct Token;
-
-impl Modify for Token {
-    fn modify(&self, api: &mut OpenApi) {
-        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("One of API_TOKEN.")).build();
-        api.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(bearer));
     }
 }
 

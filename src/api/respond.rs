@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use actix_web::http::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use actix_web::http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
-use tiered_cache::{CacheError, Hit, LoadError, Tier, WriteError};
+use tiered_cache::{CacheError, Hit, Read, Tier, WriteError};
 
 use crate::server::problem::{self, Problem};
 use crate::store::error::StoreError;
@@ -22,6 +22,14 @@ pub fn unix_micros() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// How fresh the client wants an answer: `X-Min-Version` asks for at least what a write answered as `X-Version`.
+pub fn read_level(request: &HttpRequest) -> Result<Read, Problem> {
+    let Some(given) = request.headers().get("x-min-version") else { return Ok(Read::Bounded) };
+    let version = given.to_str().ok().and_then(|text| text.trim().parse().ok());
+    let why = "X-Min-Version must be a version that a write answered as X-Version.";
+    version.map(Read::Version).ok_or_else(|| Problem::new(problem::BAD_REQUEST, why))
+}
+
 /// Answers with a body made from a hit, or 304 when the client has it already.
 pub fn cached(request: &HttpRequest, hit: &Hit, body: impl FnOnce(&Bytes) -> Bytes) -> HttpResponse {
     note(hit);
@@ -29,6 +37,7 @@ pub fn cached(request: &HttpRequest, hit: &Hit, body: impl FnOnce(&Bytes) -> Byt
     let unchanged = matches(request.headers(), etag);
     let mut answer = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     answer.insert_header((CACHE_CONTROL, REVALIDATE)).insert_header(("cache-status", cache_status(hit)));
+    answer.insert_header((AGE, hit.age.as_secs()));
     if let Ok(etag) = HeaderValue::from_bytes(etag) {
         answer.insert_header((ETAG, etag));
     }
@@ -77,19 +86,14 @@ fn matches(headers: &HeaderMap, etag: &[u8]) -> bool {
     given.flat_map(|value| value.split(',')).any(|tag| tag.trim() == "*" || weak(tag) == weak(etag))
 }
 
-/// A store error as loaders hand it to the cache, which shares it with everybody who waits.
-pub fn load_error(error: StoreError) -> LoadError {
-    std::sync::Arc::new(error)
-}
-
 impl From<CacheError> for Problem {
     fn from(error: CacheError) -> Self {
-        let text = error.to_string();
+        if let CacheError::Load(source) = &error
+            && let Some(error) = source.downcast_ref::<StoreError>()
+        {
+            return Self::from(error);
+        }
         match error {
-            CacheError::Load(source) => match source.downcast_ref::<StoreError>() {
-                Some(error) => Self::from(error),
-                None => Self::new(problem::INTERNAL, "The value could not be loaded.").because(text),
-            },
             CacheError::Timeout => Self::new(problem::TIMEOUT, "The value was not loaded in time."),
             CacheError::Overloaded { retry_after } => {
                 Self::new(problem::OVERLOADED, "Too many values are being loaded.").retry_after(retry_after)
@@ -97,10 +101,18 @@ impl From<CacheError> for Problem {
             CacheError::VersionNotReached { found } => {
                 Self::new(problem::CONFLICT, format!("The source is at version {found}, below the one asked for."))
             }
-            CacheError::Panicked => Self::new(problem::INTERNAL, "The value could not be loaded.").because(text),
             CacheError::Closed => unavailable("The service is stopping."),
             CacheError::Remote(error) => unavailable("The shared cache can't be reached.").because(error),
+            CacheError::Load(_) | CacheError::Panicked => {
+                Self::new(problem::INTERNAL, "The value could not be loaded.").because(error)
+            }
         }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::from(&error)
     }
 }
 
@@ -109,6 +121,8 @@ impl From<&StoreError> for Problem {
         let problem = match error {
             StoreError::PoolTimeout | StoreError::Unreachable(_) => unavailable("The database can't be reached."),
             StoreError::Timeout => unavailable("The database did not answer in time."),
+            StoreError::ReadOnly => unavailable("The database takes no writes at the moment."),
+            StoreError::Contended(_) => unavailable("Other writes came first every time; nothing was written."),
             StoreError::Conflict(_) => {
                 Self::new(problem::CONFLICT, "Something with the same unique value exists already.")
             }
@@ -121,7 +135,7 @@ impl From<&StoreError> for Problem {
 impl From<WriteError<StoreError>> for Problem {
     fn from(error: WriteError<StoreError>) -> Self {
         match error {
-            WriteError::Source(error) => Self::from(&error),
+            WriteError::Source(error) => error.into(),
             WriteError::Unavailable => unavailable("The shared cache can't be reached; nothing was written."),
             WriteError::Panicked => Self::new(problem::INTERNAL, "The write failed.").because("a panic, logged apart"),
         }
@@ -130,19 +144,4 @@ impl From<WriteError<StoreError>> for Problem {
 
 fn unavailable(detail: &'static str) -> Problem {
     Problem::new(problem::UNAVAILABLE, detail).retry_after(Duration::from_secs(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use actix_web::test::TestRequest;
-
-    #[test]
-    fn validators_are_compared_weakly_and_in_lists() {
-        let given = |text: &str| {
-            matches(TestRequest::default().insert_header((IF_NONE_MATCH, text)).to_http_request().headers(), b"W/\"7\"")
-        };
-        assert!(given("W/\"7\"") && given("\"7\"") && given("\"6\", W/\"7\"") && given("*"));
-        assert!(!given("\"6\"") && !given("7") && !given(""));
-    }
 }

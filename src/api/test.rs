@@ -30,6 +30,6 @@ pub async fn run_test(app: Data<App>) -> Result<HttpResponse, Problem> {
         }
     };
     let (cache, database) = tokio::join!(cache, app.store.ping());
-    database.map_err(|error| Problem::from(&error))?;
+    database?;
     Ok(HttpResponse::Ok().json(TestDocument { status: "ok", database: "ok", cache }))
 }

@@ -4,18 +4,20 @@ use actix_web::http::header::LOCATION;
 use actix_web::web::{Bytes, Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
-use tiered_cache::{Body, CacheKey, Kind as Found, LoadOutcome, Loaded, Read, Tier, Write};
+use tiered_cache::{Body, CacheError, CacheKey, Kind as Found, LoadOutcome, Loaded, Tier, Write, WriteCx};
 use tracing::Instrument;
 use utoipa::ToSchema;
 
 use super::body::Json;
-use super::respond::{absent, cached, load_error};
+use super::respond::{absent, cached, read_level};
 use crate::app::App;
 use crate::server::problem::{self, Problem};
 use crate::store::error::StoreError;
 use crate::store::users::{Email, NewUser, User, UserId, UserName};
 
 const NOT_FOUND: &str = "User not found";
+/// The version that a write has made; as `X-Min-Version` of a read it asks for nothing older.
+const X_VERSION: &str = "x-version";
 /// How every cached body ends; what a load answers differs in the last word.
 const CACHED: &[u8] = b"true}";
 const LOADED: &[u8] = b"false}";
@@ -76,8 +78,13 @@ pub async fn get_user(app: Data<App>, request: HttpRequest, path: Path<String>) 
     let id = id(&path)?;
     let span = tracing::info_span!("get_user", user.id = id.get());
     let store = app.store.clone();
-    let load = async move |_| store.user(id).await.map(found).map_err(load_error);
-    let hit = app.cache.get_or_load(&key(id), &app.policies.user, Read::Bounded, load).instrument(span).await?;
+    let load = async move |_| store.user(id).await.map(found).map_err(StoreError::shared);
+    let hit = app.cache.get_or_load(&key(id), &app.policies.user, read_level(&request)?, load).instrument(span).await;
+    let hit = hit.map_err(|error| match error {
+        // Loads take their turns, so the database can be late also for one that hasn't begun.
+        CacheError::Timeout => Problem::from(&StoreError::Timeout),
+        other => other.into(),
+    })?;
     match hit.entry.kind {
         Found::NotFound => Err(absent(&hit, NOT_FOUND)),
         Found::Value if hit.tier == Tier::Source => Ok(cached(&request, &hit, just_loaded)),
@@ -110,7 +117,7 @@ pub async fn list_users(app: Data<App>, page: Query<Page>) -> Result<HttpRespons
     let limit = number(page.limit.as_deref(), 20, 1, 100, "limit must be a whole number from 1 to 100.")?;
     let after = number(page.after.as_deref(), 0, 0, i64::MAX, "after must be a whole number, 0 or above.")?;
     // One more than asked for tells whether there is a next page.
-    let mut users = app.store.users(after, limit + 1).await.map_err(|error| Problem::from(&error))?;
+    let mut users = app.store.users(after, limit + 1).await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = users.len() > wanted;
     users.truncate(wanted);
@@ -138,16 +145,17 @@ fn new_user(body: &Json) -> Result<NewUser, Problem> {
 pub async fn create_user(app: Data<App>, body: Json) -> Result<HttpResponse, Problem> {
     let new = new_user(&body)?;
     // The number first: "not found" may be cached under it and must go around the commit like any other value.
-    let id = app.store.next_user_id().await.map_err(|error| Problem::from(&error))?;
+    let id = app.store.next_user_id().await?;
     let store = app.store.clone();
-    let write = async move |_| {
-        let user = store.insert_user(id, &new).await?;
+    let write = async move |cx: WriteCx| {
+        let user = store.insert_user(id, &new, &cx).await?;
         let version = version(&user);
         Ok((user, version))
     };
     let user = app.cache.write(vec![key(id)], Write::Available, write).await.map_err(conflict)?;
     let location = (LOCATION, format!("/api/users/{}", user.id));
-    Ok(HttpResponse::Created().insert_header(location).json(UserDocument { user: &user }))
+    let version = (X_VERSION, user.version);
+    Ok(HttpResponse::Created().insert_header(location).insert_header(version).json(UserDocument { user: &user }))
 }
 
 /// Replaces a user.
@@ -158,13 +166,15 @@ pub async fn update_user(app: Data<App>, path: Path<String>, body: Json) -> Resu
     let id = id(&path)?;
     let new = new_user(&body)?;
     let store = app.store.clone();
-    let write = async move |_| {
-        let user = store.update_user(id, &new).await?;
+    let write = async move |cx: WriteCx| {
+        let user = store.update_user(id, &new, &cx).await?;
         let version = user.as_ref().map_or(0, version);
         Ok((user, version))
     };
     match app.cache.write(vec![key(id)], Write::Available, write).await.map_err(conflict)? {
-        Some(user) => Ok(HttpResponse::Ok().json(UserDocument { user: &user })),
+        Some(user) => {
+            Ok(HttpResponse::Ok().insert_header((X_VERSION, user.version)).json(UserDocument { user: &user }))
+        }
         None => Err(Problem::not_found(NOT_FOUND)),
     }
 }
@@ -175,14 +185,13 @@ pub async fn update_user(app: Data<App>, path: Path<String>, body: Json) -> Resu
 pub async fn delete_user(app: Data<App>, path: Path<String>) -> Result<HttpResponse, Problem> {
     let id = id(&path)?;
     let store = app.store.clone();
-    let write = async move |_| {
-        let last = store.delete_user(id).await?;
-        Ok((last.is_some(), last.and_then(|version| u64::try_from(version).ok()).unwrap_or_default()))
+    let write = async move |cx: WriteCx| {
+        let version = store.delete_user(id, &cx).await?;
+        Ok((version, version.and_then(|version| u64::try_from(version).ok()).unwrap_or_default()))
     };
-    if app.cache.write(vec![key(id)], Write::Available, write).await.map_err(conflict)? {
-        Ok(HttpResponse::NoContent().finish())
-    } else {
-        Err(Problem::not_found(NOT_FOUND))
+    match app.cache.write(vec![key(id)], Write::Available, write).await.map_err(conflict)? {
+        Some(version) => Ok(HttpResponse::NoContent().insert_header((X_VERSION, version)).finish()),
+        None => Err(Problem::not_found(NOT_FOUND)),
     }
 }
 

@@ -17,7 +17,6 @@ impl Values {
         Self(pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect())
     }
 
-    /// The text of a variable.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -41,23 +40,20 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of these values.
     pub fn new(values: &'a Values) -> Self {
         Self { values, problems: Vec::new() }
     }
 
     /// The setting, parsed, when it is set.
     pub fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let text = self.secret_or_text(name)?;
-        match parse(&text) {
-            Ok(value) => Some(value),
-            Err(why) => {
-                let secret = settings::find(name).is_none_or(|setting| setting.source == Source::Secret);
-                let shown = if secret { "its value (not shown)".to_owned() } else { format!("{text:?}") };
-                self.problem(name, &format!("{shown} {why}"));
-                None
-            }
+        let text = self.text(name)?;
+        let value = parse(&text);
+        if let Err(why) = &value {
+            let secret = settings::find(name).is_none_or(|setting| setting.source == Source::Secret);
+            let shown = if secret { "its value (not shown)".to_owned() } else { format!("{text:?}") };
+            self.problem(name, &format!("{shown} {why}"));
         }
+        value.ok()
     }
 
     /// The setting, parsed, or its default from the table.
@@ -76,43 +72,31 @@ impl<'a> Reader<'a> {
         value.unwrap_or_default()
     }
 
-    /// Records what is wrong with a variable.
     pub fn problem(&mut self, name: &str, what: &str) {
         let example = settings::find(name).map_or("", |setting| setting.example);
         self.problems.push(format!("{name}: {what}; for example {name}={example}"));
     }
 
-    /// Fails with everything that was wrong.
-    ///
-    /// # Errors
-    /// When any setting was missing or wrong.
-    pub fn finish(self) -> Result<(), ConfigError> {
-        if self.problems.is_empty() { Ok(()) } else { Err(ConfigError(self.problems)) }
+    /// What was read, unless anything was missing or wrong.
+    pub fn finish<T>(self, config: T) -> Result<T, ConfigError> {
+        if self.problems.is_empty() { Ok(config) } else { Err(ConfigError(self.problems)) }
     }
 
-    fn secret_or_text(&mut self, name: &str) -> Option<String> {
-        let file = settings::find(name)
-            .filter(|setting| setting.source == Source::Secret)
-            .and_then(|_| self.values.text(&format!("{name}_FILE")));
-        match (self.values.text(name), file) {
-            (Some(_), Some(_)) => {
-                self.problem(name, &format!("and {name}_FILE are both set; set one"));
-                None
-            }
-            (Some(text), None) => Some(text.to_owned()),
-            (None, Some(path)) => match std::fs::read_to_string(path) {
-                Ok(text) => Some(text.trim_end().to_owned()).filter(|text| !text.is_empty()),
-                Err(error) => {
-                    self.problem(name, &format!("{name}_FILE={path} can't be read ({error})"));
-                    None
-                }
-            },
-            (None, None) => None,
+    /// The variable itself or, for a secret, what is in the file that `X_FILE` names.
+    fn text(&mut self, name: &str) -> Option<String> {
+        let direct = self.values.text(name).map(str::to_owned);
+        // Only secrets have such a variable among the values.
+        let Some(path) = self.values.text(&format!("{name}_FILE")) else { return direct };
+        let read = std::fs::read_to_string(path).map(|text| text.trim_end().to_owned());
+        match (direct, read) {
+            (Some(_), _) => self.problem(name, &format!("and {name}_FILE are both set; set one")),
+            (None, Ok(text)) => return Some(text).filter(|text| !text.is_empty()),
+            (None, Err(error)) => self.problem(name, &format!("{name}_FILE={path} can't be read ({error})")),
         }
+        None
     }
 }
 
-/// Anything with `FromStr`.
 pub fn parsed<T: FromStr>(what: &'static str) -> impl Fn(&str) -> Result<T, String> {
     move |text| text.trim().parse().map_err(|_| format!("is not {what}"))
 }
@@ -143,29 +127,5 @@ pub fn list<T>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Re
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn sizes_are_bytes_or_binary_units() {
-        assert_eq!(size("0"), Ok(0));
-        assert_eq!(size("64KiB"), Ok(65_536));
-        assert_eq!(size("1 GiB"), Ok(1 << 30));
-        assert!(size("64MB").is_err() && size("-1").is_err() && size("99999999999GiB").is_err());
-    }
-
-    #[test]
-    fn durations_need_a_unit() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("0s"), Ok(Duration::ZERO));
-        assert!(duration("30").is_err() && duration("soon").is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_a_parser_panic(text in ".*") {
-            let _ = (size(&text), duration(&text), list(parsed::<u16>("a port"))(&text));
-        }
-    }
-}
+#[path = "../../tests/unit/config_reader.rs"]
+mod tests;

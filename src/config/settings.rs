@@ -1,6 +1,5 @@
 //! Every setting of the service, once: `--help`, the checks, `docs/configuration.md` and `.env.example` come from this table.
 
-/// Where a setting may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Environment variable and command-line flag.
@@ -11,7 +10,6 @@ pub enum Source {
     Environment,
 }
 
-/// One setting.
 #[derive(Debug)]
 pub struct Setting {
     /// Name of the environment variable; the flag is the same in lower case with dashes.
@@ -20,18 +18,14 @@ pub struct Setting {
     pub default: &'static str,
     /// A valid value, shown where a value was wrong.
     pub example: &'static str,
-    /// One sentence for people.
     pub help: &'static str,
-    /// Where it may come from.
     pub source: Source,
 }
 
-/// Settings that belong together.
 #[derive(Debug)]
 pub struct Group {
     /// Heading in `--help` and the documentation.
     pub title: &'static str,
-    /// Its settings.
     pub settings: &'static [Setting],
 }
 
@@ -47,7 +41,6 @@ const fn otel(name: &'static str, default: &'static str, example: &'static str, 
     Setting { name, default, example, help, source: Source::Environment }
 }
 
-/// All settings, in the order in which people read them.
 #[rustfmt::skip]
 pub const GROUPS: &[Group] = &[
     Group {
@@ -62,7 +55,7 @@ pub const GROUPS: &[Group] = &[
             flag("BODY_LIMIT", "64KiB", "64KiB", "Largest request body; then 413."),
             flag("MAX_IN_FLIGHT", "1024", "1024", "Requests at once; then 503 with Retry-After."),
             flag("RATE_LIMIT", "", "100/s", "Requests per client and second (/s) or minute (/m); then 429. Unset: no limit."),
-            secret("API_TOKEN", "4f3c…,9a1b…", "Bearer tokens that may write, separated by commas; unset: writes are refused."),
+            secret("API_TOKEN", "token-of-one,token-of-another", "Bearer tokens that may write, separated by commas; unset: writes are refused."),
         ],
     },
     Group {
@@ -83,8 +76,10 @@ pub const GROUPS: &[Group] = &[
             flag("REDIS_POOL_MAX", "10", "10", "Multiplexed connections: one per worker, at most this many."),
             flag("REDIS_CONNECT_TIMEOUT", "1s", "1s", "Longest time to connect to Redis."),
             flag("REDIS_TIMEOUT", "100ms", "100ms", "Longest time for one Redis command; then the request goes on without it."),
+            flag("MEMCACHED_URL", "", "memcache://memcached:11211", "memcached, an optional third tier beside Redis; unset: none."),
             flag("CACHE_L1_TTL", "300s", "300s", "Life of a value in the process, at most 300s."),
             flag("CACHE_L2_TTL", "3600s", "3600s", "Life of a value in Redis."),
+            flag("CACHE_L3_TTL", "60s", "60s", "Life of a value in memcached, at most 7200s."),
             flag("CACHE_FAIL_SAFE", "1h", "1h", "How long past its life a value may answer when its source fails; 0s: never."),
             flag("CACHE_L1_MAX_BYTES", "64MiB", "64MiB", "Memory for values in the process; 0: none are kept there."),
             flag("DATA_COMPUTE_TIME", "100ms", "100ms", "How long computing a value of /api/data takes."),
@@ -112,7 +107,7 @@ pub const GROUPS: &[Group] = &[
             otel("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", "http://jaeger:4318/v1/traces", "Collector for traces, taken as it is; wins over the one above."),
             otel("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "grpc", "http/protobuf or grpc; OTEL_EXPORTER_OTLP_TRACES_PROTOCOL wins."),
             otel("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "", "grpc", "Protocol for traces alone."),
-            otel("OTEL_EXPORTER_OTLP_HEADERS", "", "authorization=Bearer%20x", "Headers for the collector, key=value with commas. Secret."),
+            secret("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x", "Headers for the collector, key=value with commas."),
             otel("OTEL_EXPORTER_OTLP_TIMEOUT", "10000", "5000", "Milliseconds for one export."),
             otel("OTEL_TRACES_SAMPLER", "parentbased_always_on", "parentbased_traceidratio", "always_on, always_off, traceidratio, or parentbased_ before one of these."),
             otel("OTEL_TRACES_SAMPLER_ARG", "1.0", "0.1", "Share for the traceidratio samplers, 0 to 1."),

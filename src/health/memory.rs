@@ -27,7 +27,8 @@ impl Memory {
             return Self { used: process::resident_bytes(), limit: configured };
         }
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        Self::of_cgroup(Path::new("/sys/fs/cgroup"), &groups, host_bytes())
+        let host = process::number("/proc/meminfo", "MemTotal:").map(|kib| kib * 1024);
+        Self::of_cgroup(Path::new("/sys/fs/cgroup"), &groups, host)
     }
 
     /// The cgroup's working set and limit, by version 2 or else 1.
@@ -76,61 +77,6 @@ fn read(places: &[PathBuf], usage: &str, cache: &str, limit: &str) -> Option<Mem
     })
 }
 
-fn host_bytes() -> Option<u64> {
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let kib = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?;
-    kib.parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn group(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        root
-    }
-
-    #[test]
-    fn version_2_counts_usage_without_inactive_file_cache() {
-        let root = group(&[
-            ("app/memory.current", "104857600\n"),
-            ("app/memory.stat", "anon 50000000\ninactive_file 4857600\n"),
-            ("app/memory.max", "268435456\n"),
-        ]);
-        let memory = Memory::of_cgroup(root.path(), "0::/app\n", Some(8 << 30));
-        assert_eq!(memory, Memory { used: Some(100_000_000), limit: Some(268_435_456) });
-    }
-
-    #[test]
-    fn version_2_without_a_limit_has_none() {
-        let root = group(&[("memory.current", "10"), ("memory.stat", "inactive_file 4"), ("memory.max", "max")]);
-        let memory = Memory::of_cgroup(root.path(), "0::/elsewhere/on/the/host\n", None);
-        assert_eq!(memory, Memory { used: Some(6), limit: None });
-    }
-
-    #[test]
-    fn version_1_uses_the_hierarchical_numbers_and_knows_an_absurd_limit() {
-        let root = group(&[
-            ("memory/docker/x/memory.usage_in_bytes", "1000"),
-            ("memory/docker/x/memory.stat", "inactive_file 1\ntotal_inactive_file 300\n"),
-            ("memory/docker/x/memory.limit_in_bytes", "9223372036854771712"),
-        ]);
-        let groups = "12:cpu,cpuacct:/docker/x\n5:memory:/docker/x\n";
-        let memory = Memory::of_cgroup(root.path(), groups, Some(8 << 30));
-        assert_eq!(memory, Memory { used: Some(700), limit: None });
-    }
-
-    #[test]
-    fn readiness_goes_at_90_percent_and_comes_back_at_80() {
-        let at = |used| Memory { used: Some(used), limit: Some(100) };
-        assert!(!at(90).is_high(false) && at(91).is_high(false));
-        assert!(at(81).is_high(true) && !at(80).is_high(true));
-        assert!(!Memory { used: Some(91), limit: None }.is_high(true));
-    }
-}
+#[path = "../../tests/unit/health_memory.rs"]
+mod tests;

@@ -13,13 +13,10 @@ use crate::config::reader::{Reader, Values};
 const LIMIT: Duration = Duration::from_millis(2500);
 
 /// Asks for `path` and fails unless the answer is 2xx.
-///
-/// # Errors
-/// When nothing answers in time, or with another status.
 pub fn ask(values: &Values, path: &str) -> anyhow::Result<()> {
     let mut reader = Reader::new(values);
     let http = HttpConfig::read(&mut reader);
-    reader.finish()?;
+    let http = reader.finish(http)?;
     let ip = if http.bind.is_unspecified() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { http.bind };
     let address = SocketAddr::new(ip, http.management_port.unwrap_or(http.port));
     let mut stream =

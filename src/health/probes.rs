@@ -1,12 +1,11 @@
 //! The endpoints for balancers, orchestrators and Prometheus. They read what is known; none of them asks anybody.
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use tiered_cache::Redis;
 use utoipa::ToSchema;
 
-use super::{Health, Report};
 use crate::app::App;
 use crate::lifecycle::Phase;
 use crate::server::problem::{self, Problem};
@@ -28,6 +27,23 @@ pub struct HealthDocument {
     pools: Pools,
     /// Memory against its limit.
     memory: MemoryDocument,
+    /// How the cache does.
+    cache: CacheDocument,
+}
+
+#[derive(Serialize, ToSchema)]
+struct CacheDocument {
+    /// Open: values in the process may answer. Shut: Redis was silent for too long.
+    #[schema(example = "open")]
+    fence: &'static str,
+    /// Closed: Redis is asked. Open: it is left alone until it is well.
+    #[schema(example = "closed")]
+    breaker: &'static str,
+    /// Loads that ask the source, and that wait for it.
+    loads: usize,
+    queued: usize,
+    l1_bytes: u64,
+    l1_entries: u64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -78,37 +94,50 @@ pub struct ProbeDocument {
     (status = 200, body = HealthDocument), (status = 503, body = HealthDocument, description = "unhealthy")))]
 pub async fn health(app: web::Data<App>) -> HttpResponse {
     let report = app.health.report();
-    let document = document(&app, &report, &app.health);
-    let status = if document.status == "unhealthy" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    HttpResponse::build(status).insert_header((CACHE_CONTROL, "no-store")).json(document)
-}
-
-fn document(app: &App, report: &Report, health: &Health) -> HealthDocument {
     let pool = app.store.status();
-    HealthDocument {
-        status: report.status(health.memory_high()),
+    let (database, redis) = (report.database.text(), report.redis.text());
+    let cache = app.cache.health();
+    let document = HealthDocument {
+        status: report.status(app.health.memory_high()),
         timestamp: crate::api::respond::unix_micros() / 1_000_000,
         version: crate::VERSION,
-        services: Services { database: report.database.text(), redis: report.redis.text() },
+        services: Services { database: database.clone(), redis: redis.clone() },
         pools: Pools {
-            postgres: PostgresPool { status: report.database.text(), pool_size: pool.size, free_size: pool.idle },
-            redis: RedisPool {
-                status: report.redis.text(),
-                connections: app.redis.as_ref().map_or(0, tiered_cache::Redis::connections),
-            },
+            postgres: PostgresPool { status: database, pool_size: pool.size, free_size: pool.available },
+            redis: RedisPool { status: redis, connections: app.redis.as_ref().map_or(0, Redis::connections) },
         },
         memory: MemoryDocument {
             used_bytes: report.memory.used,
             limit_bytes: report.memory.limit,
             percent: report.memory.percent().map(|percent| (percent * 100.0).round() / 100.0),
         },
-    }
+        cache: CacheDocument {
+            fence: if cache.fence_open { "open" } else { "shut" },
+            breaker: if cache.breaker_open { "open" } else { "closed" },
+            loads: cache.loads,
+            queued: cache.queued,
+            l1_bytes: cache.l1_bytes,
+            l1_entries: cache.l1_entries,
+        },
+    };
+    answer(if document.status == "unhealthy" { Err(document) } else { Ok(document) })
+}
+
+/// 200 or 503.
+fn answer<T: Serialize>(document: Result<T, T>) -> HttpResponse {
+    let mut answer = if document.is_ok() { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    let (Ok(document) | Err(document)) = document;
+    answer.insert_header((CACHE_CONTROL, "no-store")).json(document)
+}
+
+fn probe(word: Result<&'static str, &'static str>) -> HttpResponse {
+    answer(word.map(|status| ProbeDocument { status }).map_err(|status| ProbeDocument { status }))
 }
 
 /// The process turns over.
 #[utoipa::path(get, path = "/health/live", tag = "management", responses((status = 200, body = ProbeDocument)))]
 pub async fn live() -> HttpResponse {
-    probe(StatusCode::OK, "alive")
+    probe(Ok("alive"))
 }
 
 /// Takes traffic: started, not draining, enough memory. A lost database doesn't make it unready, since it has gone for
@@ -117,10 +146,10 @@ pub async fn live() -> HttpResponse {
     (status = 200, body = ProbeDocument), (status = 503, body = ProbeDocument, description = "takes no traffic")))]
 pub async fn ready(app: web::Data<App>) -> HttpResponse {
     match app.lifecycle.phase() {
-        Phase::Starting => probe(StatusCode::SERVICE_UNAVAILABLE, "starting"),
-        Phase::Ready if app.health.memory_high() => probe(StatusCode::SERVICE_UNAVAILABLE, "short of memory"),
-        Phase::Ready => probe(StatusCode::OK, "ready"),
-        Phase::Draining | Phase::Stopping | Phase::Stopped => probe(StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        Phase::Starting => probe(Err("starting")),
+        Phase::Ready if app.health.memory_high() => probe(Err("short of memory")),
+        Phase::Ready => probe(Ok("ready")),
+        Phase::Draining | Phase::Stopping | Phase::Stopped => probe(Err("draining")),
     }
 }
 
@@ -129,19 +158,14 @@ pub async fn ready(app: web::Data<App>) -> HttpResponse {
     (status = 200, body = ProbeDocument), (status = 503, body = ProbeDocument, description = "still starting")))]
 pub async fn startup(app: web::Data<App>) -> HttpResponse {
     match app.lifecycle.phase() {
-        Phase::Starting => probe(StatusCode::SERVICE_UNAVAILABLE, "starting"),
-        _ => probe(StatusCode::OK, "started"),
+        Phase::Starting => probe(Err("starting")),
+        _ => probe(Ok("started")),
     }
-}
-
-fn probe(status: StatusCode, word: &'static str) -> HttpResponse {
-    HttpResponse::build(status).insert_header((CACHE_CONTROL, "no-store")).json(ProbeDocument { status: word })
 }
 
 /// Metrics: OpenMetrics with exemplars for who accepts it, else Prometheus' plain text.
 #[utoipa::path(get, path = "/metrics", tag = "management", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(app: web::Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    app.telemetry.metrics.refresh(app.telemetry.log.dropped());
     let mut text = String::with_capacity(64 * 1024);
     prometheus_client::encoding::text::encode(&mut text, &app.registry)
         .map_err(|error| Problem::new(problem::INTERNAL, "The metrics can't be written.").because(error))?;

@@ -7,14 +7,12 @@ use actix_web::dev::ServiceRequest;
 use actix_web::http::header::{FORWARDED, HeaderMap};
 use ipnet::IpNet;
 
-/// Finds client addresses; cheap to clone.
 #[derive(Clone)]
 pub struct Clients {
     trusted: Arc<[IpNet]>,
 }
 
 impl Clients {
-    /// Believes the forwarding headers of these networks alone.
     pub fn new(trusted: &[IpNet]) -> Self {
         Self { trusted: trusted.into() }
     }
@@ -36,21 +34,16 @@ impl Clients {
 
     /// Read from the right: each proxy appends what it saw, so everything left of the first untrusted one is hearsay.
     fn forwarded(&self, headers: &HeaderMap) -> Option<IpAddr> {
-        let standard = values(headers, FORWARDED.as_str()).filter_map(|element| {
-            element.split(';').find_map(|pair| {
-                let (key, value) = pair.split_once('=')?;
-                key.trim().eq_ignore_ascii_case("for").then_some(value)
-            })
-        });
-        let chain: Vec<_> = if headers.contains_key(FORWARDED) {
-            standard.map(address).collect()
+        let chain: Vec<&str> = if headers.contains_key(FORWARDED) {
+            values(headers, FORWARDED.as_str()).filter_map(for_parameter).collect()
         } else {
-            values(headers, "x-forwarded-for").map(address).collect()
+            values(headers, "x-forwarded-for").collect()
         };
         let mut nearest = None;
-        for address in chain.into_iter().rev() {
-            nearest = Some(address?);
-            if !self.trusts(address?) {
+        for text in chain.into_iter().rev() {
+            let hop = address(text)?;
+            nearest = Some(hop);
+            if !self.trusts(hop) {
                 break;
             }
         }
@@ -62,6 +55,11 @@ fn values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a
     headers.get_all(name).filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','))
 }
 
+fn for_parameter(element: &str) -> Option<&str> {
+    let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| key.trim().eq_ignore_ascii_case("for")).map(|(_, value)| value)
+}
+
 /// `192.0.2.1`, `192.0.2.1:80`, `"[2001:db8::1]:80"` (RFC 7239, section 6).
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim().trim_matches('"');
@@ -71,28 +69,5 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use actix_web::test::TestRequest;
-
-    fn client(peer: &str, headers: &[(&'static str, &str)]) -> String {
-        let mut request = TestRequest::default().peer_addr(format!("{peer}:1234").parse().unwrap());
-        for (name, value) in headers {
-            request = request.append_header((*name, *value));
-        }
-        Clients::new(&["10.0.0.0/8".parse().unwrap()]).address(&request.to_srv_request())
-    }
-
-    #[test]
-    fn forwarding_headers_of_strangers_are_not_believed() {
-        assert_eq!(client("192.0.2.7", &[("x-forwarded-for", "198.51.100.1")]), "192.0.2.7");
-    }
-
-    #[test]
-    fn behind_trusted_proxies_the_nearest_stranger_is_the_client() {
-        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "203.0.113.9, 198.51.100.1, 10.0.0.2")]), "198.51.100.1");
-        assert_eq!(client("10.0.0.1", &[("forwarded", "for=\"[2001:db8::1]:80\";proto=https")]), "2001:db8::1");
-        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
-        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "198.51.100.1, garbage")]), "10.0.0.1");
-    }
-}
+#[path = "../../tests/unit/server_client.rs"]
+mod tests;

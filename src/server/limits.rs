@@ -11,7 +11,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENT
 use actix_web::middleware::Next;
 use actix_web::{Error, Result};
 use moka::sync::Cache;
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 use super::client::Clients;
 use super::problem::{self, Problem};
@@ -23,32 +23,30 @@ use crate::telemetry::context::RequestContext;
 /// Clients remembered at once; beyond that the least active ones start with a full allowance again.
 const CLIENTS: u64 = 100_000;
 
-/// The limits of one process, shared by its workers.
 pub struct Limits {
     lifecycle: Lifecycle,
     in_flight: AtomicUsize,
     max_in_flight: usize,
     rate: Option<Rate>,
-    clients: Clients,
+    pub clients: Clients,
     tokens: Vec<String>,
     timeout: Duration,
 }
 
 impl Limits {
-    /// Limits as configured.
-    pub fn new(config: &HttpConfig, lifecycle: Lifecycle, clients: Clients) -> Self {
+    pub fn new(config: &HttpConfig, lifecycle: Lifecycle) -> Self {
         Self {
             lifecycle,
             in_flight: AtomicUsize::new(0),
             max_in_flight: config.max_in_flight,
             rate: config.rate_limit.map(Rate::new),
-            clients,
+            clients: Clients::new(&config.trusted_proxies),
             tokens: config.tokens.clone(),
             timeout: config.request_timeout,
         }
     }
 
-    /// Requests at once; the guard gives the place back.
+    /// The guard gives the place back.
     fn enter(&self) -> Result<Place<'_>, Problem> {
         let place = Place(&self.in_flight);
         if self.in_flight.fetch_add(1, Ordering::Relaxed) < self.max_in_flight {
@@ -72,14 +70,14 @@ impl Limits {
         let text = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, given) = text.split_once(' ').unwrap_or_default();
         // All tokens are compared, each in constant time, so that time says nothing about any of them.
-        let matches =
-            self.tokens.iter().fold(0, |any, token| any | token.as_bytes().ct_eq(given.trim().as_bytes()).unwrap_u8());
-        if scheme.eq_ignore_ascii_case("bearer") && matches == 1 {
+        let equal = |token: &String| token.as_bytes().ct_eq(given.trim().as_bytes());
+        let matches = self.tokens.iter().fold(Choice::from(0), |any, token| any | equal(token));
+        if scheme.eq_ignore_ascii_case("bearer") && bool::from(matches) {
             return Ok(());
         }
-        let detail = "A valid token is needed: Authorization: Bearer <API_TOKEN>.";
-        Err(Problem::new(problem::UNAUTHORIZED, detail)
-            .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+        let problem =
+            Problem::new(problem::UNAUTHORIZED, "A valid token is needed: Authorization: Bearer <API_TOKEN>.");
+        Err(problem.with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
     }
 }
 
@@ -92,9 +90,6 @@ impl Drop for Place<'_> {
 }
 
 /// Wraps every resource: notes the route and applies the limits of its class.
-///
-/// # Errors
-/// A [`Problem`] when a limit stops the request.
 pub async fn admit<B: MessageBody + 'static>(
     limits: Arc<Limits>,
     resource: &'static Resource,
@@ -167,24 +162,5 @@ fn nanos(time: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::num::NonZeroU32;
-
-    #[test]
-    fn a_client_gets_its_allowance_and_then_waits() {
-        let rate = Rate::new(RateLimit { requests: NonZeroU32::new(5).unwrap(), per: Duration::from_secs(3600) });
-        let client = "192.0.2.1".parse().unwrap();
-        assert_eq!((0..20).filter(|_| rate.take(client).is_ok()).count(), 5);
-        let wait = rate.take(client).unwrap_err();
-        assert!(wait > Duration::from_secs(600) && wait <= Duration::from_secs(720), "{wait:?}");
-        assert!(rate.take("192.0.2.2".parse().unwrap()).is_ok(), "another client has its own");
-    }
-
-    #[test]
-    fn one_ipv6_network_is_one_client() {
-        let [a, b] = ["2001:db8::1", "2001:db8::ffff:2"].map(|text| network(text.parse().unwrap()));
-        assert_eq!(a, b);
-        assert_ne!(a, network("2001:db8:0:1::1".parse().unwrap()));
-    }
-}
+#[path = "../../tests/unit/server_limits.rs"]
+mod tests;

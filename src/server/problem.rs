@@ -12,9 +12,8 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::telemetry::context::{Hex, RequestContext};
+use crate::telemetry::context::RequestContext;
 
-/// Content type of every error.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// A kind of problem: the status, its name in the problem's `type`, and its `title`.
@@ -45,7 +44,7 @@ pub const UNAVAILABLE: Kind = kind(StatusCode::SERVICE_UNAVAILABLE, "unavailable
 pub const OVERLOADED: Kind = kind(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too busy");
 pub const TIMEOUT: Kind = kind(StatusCode::GATEWAY_TIMEOUT, "timeout", "Not done in time");
 
-/// All kinds, for the documentation.
+/// All kinds, as they are documented.
 #[rustfmt::skip]
 pub const ALL: [Kind; 14] = [
     BAD_REQUEST, UNAUTHORIZED, WRITES_DISABLED, NOT_FOUND, METHOD_NOT_ALLOWED, CONFLICT, TOO_LARGE, NOT_JSON, INVALID,
@@ -55,47 +54,40 @@ pub const ALL: [Kind; 14] = [
 /// One invalid field of a body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The field's name.
     pub field: &'static str,
-    /// What is wrong with it.
     pub detail: &'static str,
 }
 
 /// A failed request.
 #[derive(Debug)]
 pub struct Problem {
-    /// What kind of failure.
     pub kind: Kind,
     detail: Cow<'static, str>,
     errors: Box<[FieldError]>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    internal: Option<Box<str>>,
+    /// What only the log may know.
+    pub internal: Option<Box<str>>,
 }
 
 impl Problem {
-    /// A problem with a sentence for the client.
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), errors: Box::default(), headers: Vec::new(), internal: None }
     }
 
-    /// 404 with this sentence.
     pub fn not_found(detail: &'static str) -> Self {
         Self::new(NOT_FOUND, detail)
     }
 
-    /// 422 with these fields.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         Self { errors: errors.into(), ..Self::new(INVALID, "One or more fields are not valid; see errors.") }
     }
 
-    /// Keeps a text for the log that the client doesn't see.
     #[must_use]
     pub fn because(mut self, internal: impl Display) -> Self {
         self.internal = Some(internal.to_string().into());
         self
     }
 
-    /// Adds a header to the answer.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -116,12 +108,6 @@ impl Problem {
         Self::new(kind, kind.title)
     }
 
-    /// What only the log may know.
-    pub fn internal(&self) -> Option<&str> {
-        self.internal.as_deref()
-    }
-
-    /// The whole answer.
     pub fn render(&self, context: &RequestContext, path: &str) -> HttpResponse {
         let Kind { status, name, title } = self.kind;
         let document = ProblemDocument {
@@ -130,7 +116,7 @@ impl Problem {
             status: status.as_u16(),
             detail: &self.detail,
             instance: path,
-            trace_id: Hex(context.trace_id, 32).to_string(),
+            trace_id: context.trace_id.to_string(),
             errors: &self.errors,
         };
         let mut answer = HttpResponse::build(status);

@@ -2,22 +2,20 @@
 
 use std::sync::Arc;
 
-use actix_web::http::header::ALLOW;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpResponse, Route, guard};
 
 use super::limits::{Limits, admit};
-use super::problem::{self, Kind};
+use super::problem::{self, Kind, Problem};
 use crate::api::{cache_values, data, docs, test, users};
 use crate::health::probes;
 
-/// Who may call an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody.
     Open,
-    /// Who has a token.
     Token,
 }
 
@@ -30,26 +28,20 @@ pub enum Class {
     Management,
 }
 
-/// One method of a resource.
 #[derive(Debug)]
 pub struct Operation {
     /// The HTTP method; GET answers HEAD, too.
     pub method: &'static str,
-    /// Who may call it.
     pub access: Access,
     /// How it can fail, beyond what any operation can.
     pub problems: &'static [Kind],
     handler: fn() -> Route,
 }
 
-/// One path.
 #[derive(Debug)]
 pub struct Resource {
-    /// The path's template.
     pub path: &'static str,
-    /// What applies to it.
     pub class: Class,
-    /// Its methods.
     pub operations: &'static [Operation],
 }
 
@@ -116,7 +108,6 @@ pub static RESOURCES: &[Resource] = &[
     management("/metrics", &[open("GET", &[], || web::to(probes::metrics))]),
 ];
 
-/// Mounts the resources of these classes.
 pub fn mount(app: &mut ServiceConfig, classes: &[Class], limits: &Arc<Limits>) {
     for resource in RESOURCES.iter().filter(|resource| classes.contains(&resource.class)) {
         let limits = Arc::clone(limits);
@@ -136,11 +127,16 @@ pub fn mount(app: &mut ServiceConfig, classes: &[Class], limits: &Arc<Limits>) {
     }
 }
 
-/// The body comes from the telemetry middleware, like that of every error.
-fn method_not_allowed(resource: &Resource) -> HttpResponse {
+fn method_not_allowed(resource: &Resource) -> Result<HttpResponse, Problem> {
     let methods = resource.operations.iter().map(|operation| match operation.method {
         "GET" => "GET, HEAD",
         method => method,
     });
-    HttpResponse::MethodNotAllowed().insert_header((ALLOW, methods.collect::<Vec<_>>().join(", "))).finish()
+    let allowed = HeaderValue::from_str(&methods.collect::<Vec<_>>().join(", "));
+    let problem = Problem::of_status(StatusCode::METHOD_NOT_ALLOWED);
+    Err(allowed.into_iter().fold(problem, |problem, allowed| problem.with_header(ALLOW, allowed)))
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/server_routes.rs"]
+mod tests;

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::Client;
+use anyhow::Context;
+use deadpool_postgres::{Connect, Hook, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::DatabaseConfig;
 
 /// A peer that doesn't acknowledge for this long is gone; without it a vanished server holds a write for 15 minutes.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The driver's settings for our connections.
 fn settings(config: &DatabaseConfig) -> tokio_postgres::Config {
     let mut settings = config.url.clone();
     let limit = config.command_timeout.as_millis();
@@ -30,19 +34,41 @@ fn settings(config: &DatabaseConfig) -> tokio_postgres::Config {
 }
 
 /// TLS, checked against the system's authorities (`SSL_CERT_FILE` adds others).
-fn tls() -> MakeRustlsConnect {
+pub(super) fn tls() -> MakeRustlsConnect {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     MakeRustlsConnect::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
-/// The pool. Connects when it is first used.
-///
-/// # Errors
-/// Only if the builder lacks a runtime for its timeouts.
-pub(super) fn pool(config: &DatabaseConfig) -> anyhow::Result<Pool> {
-    let manager =
-        Manager::from_config(settings(config), tls(), ManagerConfig { recycling_method: RecyclingMethod::Fast });
+/// Drives connections on one runtime, whoever needs them first: those of a worker would end with it, while a write
+/// that the worker has begun goes on.
+struct Driven {
+    tls: MakeRustlsConnect,
+    runtime: Handle,
+}
+
+impl Connect for Driven {
+    fn connect(&self, config: &tokio_postgres::Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
+        let (config, tls) = (config.clone(), self.tls.clone());
+        let connecting = self.runtime.spawn(async move {
+            let (client, connection) = config.connect(tls).await?;
+            // The client sees the same error.
+            Ok((client, tokio::spawn(async move { drop(connection.await) })))
+        });
+        let connecting = AbortOnDropHandle::new(connecting);
+        Box::pin(async move {
+            match connecting.await {
+                Ok(connected) => connected,
+                // The runtime ends.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+}
+
+pub(super) fn pool(config: &DatabaseConfig, tls: MakeRustlsConnect, runtime: Handle) -> anyhow::Result<Pool> {
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_connect(settings(config), Driven { tls, runtime }, recycling);
     let pool = Pool::builder(manager)
         .max_size(config.pool_max)
         .runtime(Runtime::Tokio1)
@@ -58,11 +84,10 @@ pub(super) fn pool(config: &DatabaseConfig) -> anyhow::Result<Pool> {
 }
 
 /// One connection outside of the pool, for migrations and health checks; its driver ends with the client.
-///
-/// # Errors
-/// When Postgres can't be reached or refuses.
-pub async fn connect(config: &DatabaseConfig) -> Result<Client, tokio_postgres::Error> {
-    let (client, connection) = settings(config).connect(tls()).await?;
+/// It answers in time or fails: the driver's own bound is for TCP alone.
+pub async fn connect(config: &DatabaseConfig) -> anyhow::Result<Client> {
+    let connected = tokio::time::timeout(config.acquire_timeout, settings(config).connect(tls())).await;
+    let (client, connection) = connected.context("no answer in time")??;
     tokio::spawn(async move {
         // The client sees the same error.
         let _ = connection.await;

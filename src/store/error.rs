@@ -1,22 +1,25 @@
 //! What can go wrong between us and Postgres, sorted by what callers do about it.
 
 use std::error::Error;
+use std::sync::Arc;
 
+use tiered_cache::LoadError;
 use tokio_postgres::error::SqlState;
 
-/// Why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No connection came free within `DATABASE_ACQUIRE_TIMEOUT`.
     #[error("no database connection came free in time")]
     PoolTimeout,
-    /// Postgres can't be reached, or went away.
     #[error("the database can't be reached: {0}")]
     Unreachable(String),
-    /// The statement took longer than it may.
     #[error("the database did not answer in time")]
     Timeout,
-    /// A unique index refused the row; holds the index's name.
+    /// The server is a standby, or was told to refuse writes.
+    #[error("the database takes no writes")]
+    ReadOnly,
+    /// Other transactions were faster, every time.
+    #[error("the transaction lost every race: {0}")]
+    Contended(String),
     #[error("a unique index refused the row: {0}")]
     Conflict(String),
     /// Anything else is a mistake in the code or the schema.
@@ -31,30 +34,32 @@ pub(super) enum Remedy {
     Fail,
     /// The transaction lost a race; try it again on the same connection.
     Retry,
-    /// The connection is of no use any more, and the statement had no effect: once more on another.
+    /// The connection is of no use any more; once more on another, if that does no harm.
     Reconnect,
-    /// The connection is of no use any more, and nobody knows what the statement did.
-    Discard,
 }
 
 impl StoreError {
+    /// As everybody who waits for a load gets it.
+    pub fn shared(self) -> LoadError {
+        Arc::new(self)
+    }
+
     /// The `error.type` of metrics and spans.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::PoolTimeout => "pool_timeout",
             Self::Unreachable(_) => "unreachable",
             Self::Timeout => "timeout",
+            Self::ReadOnly => "read_only",
+            Self::Contended(_) => "contended",
             Self::Conflict(_) => "conflict",
             Self::Other(_) => "other",
         }
     }
 }
 
-/// The remedy for an error of the driver.
 pub(super) fn remedy(error: &tokio_postgres::Error) -> Remedy {
-    let Some(state) = error.code() else {
-        return if error.is_closed() { Remedy::Reconnect } else { Remedy::Discard };
-    };
+    let Some(state) = error.code() else { return Remedy::Reconnect };
     match state {
         &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Remedy::Retry,
         // A standby after a failover, or a server that shuts down or starts: neither has done anything.
@@ -63,11 +68,7 @@ pub(super) fn remedy(error: &tokio_postgres::Error) -> Remedy {
         | &SqlState::CRASH_SHUTDOWN
         | &SqlState::CANNOT_CONNECT_NOW => Remedy::Reconnect,
         // "cached plan must not change result type": a migration changed a table under a prepared statement.
-        &SqlState::FEATURE_NOT_SUPPORTED
-            if error.to_string().contains("cached plan") || message(error).contains("cached plan") =>
-        {
-            Remedy::Reconnect
-        }
+        &SqlState::FEATURE_NOT_SUPPORTED if message(error).contains("cached plan") => Remedy::Reconnect,
         _ => Remedy::Fail,
     }
 }
@@ -81,9 +82,12 @@ impl From<&tokio_postgres::Error> for StoreError {
                 Self::Conflict(constraint.unwrap_or_default().to_owned())
             }
             Some(&SqlState::QUERY_CANCELED) => Self::Timeout,
-            Some(state)
-                if state.code().starts_with("57P") || state.code().starts_with("08") || state.code() == "53300" =>
-            {
+            Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Self::ReadOnly,
+            Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED) => {
+                Self::Contended(chain(error))
+            }
+            // The server stops or starts, the connection broke, or there are too many.
+            Some(state) if ["57P", "08", "53300"].iter().any(|class| state.code().starts_with(class)) => {
                 Self::Unreachable(chain(error))
             }
             Some(_) => Self::Other(chain(error)),

@@ -3,30 +3,26 @@
 use std::str::FromStr;
 
 use serde::Serialize;
+use tiered_cache::WriteCx;
 use tokio_postgres::Row;
 use utoipa::ToSchema;
 
 use super::{Store, StoreError};
 
-/// Reads one user.
 pub const GET: &str = "select id, name, email, version from users where id = $1";
 /// Reads a page by key, so that late pages cost no more than early ones.
 pub const LIST: &str = "select id, name, email, version from users where id > $1 order by id limit $2";
 /// Takes the id of a user to come, so that its cache entry can be blocked before it exists.
 pub const NEXT_ID: &str = "select nextval(pg_get_serial_sequence('users', 'id'))";
-/// Inserts one user.
 pub const INSERT: &str = "insert into users (id, name, email) values ($1, $2, $3) returning id, name, email, version";
-/// Replaces one user.
 pub const UPDATE: &str = "update users set name = $2, email = $3 where id = $1 returning id, name, email, version";
-/// Deletes one user.
-pub const DELETE: &str = "delete from users where id = $1 returning version";
+pub const DELETE: &str = "delete from users where id = $1 returning nextval('row_version')";
 
 /// A user's number, 1 and up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UserId(i64);
 
 impl UserId {
-    /// As the database has it.
     pub fn get(self) -> i64 {
         self.0
     }
@@ -47,10 +43,6 @@ impl FromStr for UserId {
 pub struct UserName(String);
 
 impl UserName {
-    /// Checks a name.
-    ///
-    /// # Errors
-    /// Says what is wrong, in words for the client.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let name = text.trim();
         if name.is_empty() {
@@ -63,11 +55,6 @@ impl UserName {
             Ok(Self(name.to_owned()))
         }
     }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// An address of the form `local@domain`. Whether mail arrives there only sending can tell.
@@ -75,10 +62,6 @@ impl UserName {
 pub struct Email(String);
 
 impl Email {
-    /// Checks an address.
-    ///
-    /// # Errors
-    /// Says what is wrong, in words for the client.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let address = text.trim();
         let (local, domain) = address.rsplit_once('@').ok_or("must be an e-mail address")?;
@@ -95,23 +78,15 @@ impl Email {
             Ok(Self(address.to_owned()))
         }
     }
-
-    /// The address.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// A user to be written.
 #[derive(Clone, Debug)]
 pub struct NewUser {
-    /// Their name.
     pub name: UserName,
-    /// Their address, unique without regard to case.
     pub email: Email,
 }
 
-/// A user as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct User {
     /// Their number.
@@ -136,42 +111,25 @@ impl From<&Row> for User {
 }
 
 impl Store {
-    /// One user, if there is one of this number.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         let rows = self.query("user", GET, &[&id.get()]).await?;
         Ok(rows.first().map(User::from))
     }
 
-    /// Up to `limit` users with numbers above `after`.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn users(&self, after: i64, limit: i64) -> Result<Vec<User>, StoreError> {
         let rows = self.query("users", LIST, &[&after, &limit]).await?;
         Ok(rows.iter().map(User::from).collect())
     }
 
-    /// The number of a user to come.
-    ///
-    /// # Errors
-    /// When the database fails.
     pub async fn next_user_id(&self) -> Result<UserId, StoreError> {
         let rows = self.query("next_user_id", NEXT_ID, &[]).await?;
-        rows.first()
-            .map(|row| UserId(row.get(0)))
-            .ok_or_else(|| StoreError::Other("a sequence without a value".to_owned()))
+        let id = rows.first().map(|row| UserId(row.get(0)));
+        id.ok_or_else(|| StoreError::Other("a sequence without a value".to_owned()))
     }
 
-    /// Inserts a user.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when the address is taken.
-    pub async fn insert_user(&self, id: UserId, user: &NewUser) -> Result<User, StoreError> {
-        self.transaction("insert_user", INSERT, |tx| {
-            let (name, email) = (user.name.as_str().to_owned(), user.email.as_str().to_owned());
+    pub async fn insert_user(&self, id: UserId, user: &NewUser, cx: &WriteCx) -> Result<User, StoreError> {
+        self.transaction("insert_user", INSERT, cx, |tx| {
+            let (name, email) = (user.name.0.clone(), user.email.0.clone());
             Box::pin(async move {
                 let statement = tx.prepare_cached(INSERT).await?;
                 tx.query_one(&statement, &[&id.get(), &name, &email]).await.map(|row| User::from(&row))
@@ -181,12 +139,9 @@ impl Store {
     }
 
     /// Replaces a user; `None` when there is none of this number.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when the address is taken.
-    pub async fn update_user(&self, id: UserId, user: &NewUser) -> Result<Option<User>, StoreError> {
-        self.transaction("update_user", UPDATE, |tx| {
-            let (name, email) = (user.name.as_str().to_owned(), user.email.as_str().to_owned());
+    pub async fn update_user(&self, id: UserId, user: &NewUser, cx: &WriteCx) -> Result<Option<User>, StoreError> {
+        self.transaction("update_user", UPDATE, cx, |tx| {
+            let (name, email) = (user.name.0.clone(), user.email.0.clone());
             Box::pin(async move {
                 let statement = tx.prepare_cached(UPDATE).await?;
                 let row = tx.query_opt(&statement, &[&id.get(), &name, &email]).await?;
@@ -196,12 +151,9 @@ impl Store {
         .await
     }
 
-    /// Deletes a user; returns its last version, `None` when there was none of this number.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn delete_user(&self, id: UserId) -> Result<Option<i64>, StoreError> {
-        self.transaction("delete_user", DELETE, |tx| {
+    /// Deletes a user; returns a version above its last, `None` when there was none of this number.
+    pub async fn delete_user(&self, id: UserId, cx: &WriteCx) -> Result<Option<i64>, StoreError> {
+        self.transaction("delete_user", DELETE, cx, |tx| {
             Box::pin(async move {
                 let statement = tx.prepare_cached(DELETE).await?;
                 Ok(tx.query_opt(&statement, &[&id.get()]).await?.map(|row| row.get(0)))
@@ -212,53 +164,5 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn ids_are_the_positive_numbers_written_plainly(text in ".*") {
-            if let Ok(id) = text.parse::<UserId>() {
-                prop_assert!(id.get() > 0);
-                prop_assert!(text.bytes().all(|byte| byte.is_ascii_digit()));
-            }
-        }
-
-        #[test]
-        fn every_positive_number_is_an_id(number in 1..=i64::MAX) {
-            prop_assert_eq!(number.to_string().parse::<UserId>().map(UserId::get), Ok(number));
-        }
-
-        #[test]
-        fn accepted_names_are_short_trimmed_and_printable(text in ".*") {
-            if let Ok(name) = UserName::parse(&text) {
-                prop_assert_eq!(name.as_str().trim(), name.as_str());
-                prop_assert!((1..=200).contains(&name.as_str().chars().count()));
-                prop_assert!(!name.as_str().chars().any(char::is_control));
-                prop_assert_eq!(UserName::parse(name.as_str()), Ok(name.clone()));
-            }
-        }
-
-        #[test]
-        fn ordinary_addresses_are_accepted(local in "[a-z0-9.+-]{1,64}", domain in "[a-z0-9]{1,20}\\.[a-z]{2,10}") {
-            prop_assert!(Email::parse(&format!("{local}@{domain}")).is_ok());
-        }
-
-        #[test]
-        fn accepted_addresses_have_one_line_and_both_parts(text in ".*@?.*") {
-            if let Ok(email) = Email::parse(&text) {
-                let (local, domain) = email.as_str().rsplit_once('@').unwrap();
-                prop_assert!(!local.is_empty() && !domain.is_empty() && email.as_str().len() <= 254);
-                prop_assert!(!email.as_str().chars().any(char::is_whitespace));
-            }
-        }
-    }
-
-    #[test]
-    fn addresses_that_cannot_work_are_refused() {
-        for bad in ["", "@", "a@", "@b.c", "a b@c.d", "a@b..c", "a@b@c.d", "a\n@b.c"] {
-            assert!(Email::parse(bad).is_err(), "{bad:?}");
-        }
-    }
-}
+#[path = "../../tests/unit/store_users.rs"]
+mod tests;

@@ -18,25 +18,12 @@ pub struct EventLayer(pub LogWriter);
 impl<S: Subscriber> Layer<S> for EventLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut message = Message::default();
-        event.record(&mut message);
-        let mut line = self.0.line(*metadata.level(), metadata.target(), &message.0);
+        let mut line = self.0.line(*metadata.level(), metadata.target());
+        event.record(&mut Fields(&mut line));
         if let Some(context) = RequestContext::current() {
             line.context(&context);
         }
-        event.record(&mut Fields(&mut line));
         self.0.write(line);
-    }
-}
-
-#[derive(Default)]
-struct Message(String);
-
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() == "message" {
-            self.0 = format!("{value:?}");
-        }
     }
 }
 
@@ -44,8 +31,9 @@ struct Fields<'a>(&'a mut Line);
 
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() != "message" {
-            self.0.text(field.name(), &format!("{value:?}"));
+        match field.name() {
+            "message" => self.0.message(&format!("{value:?}")),
+            name => self.0.text(name, &format!("{value:?}")),
         }
     }
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -89,7 +77,8 @@ pub fn log_panics(writer: LogWriter) {
         let payload = panic.payload();
         let text =
             payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let mut line = writer.line(tracing::Level::ERROR, "panic", text.unwrap_or("a panic without a text"));
+        let mut line = writer.line(tracing::Level::ERROR, "panic");
+        line.message(text.unwrap_or("a panic without a text"));
         if let Some(context) = RequestContext::current() {
             line.context(&context);
         }

@@ -3,12 +3,13 @@
 
 use std::fmt::Display;
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use prometheus_client::metrics::counter::Counter;
+
+use super::context::RequestContext;
 use crate::config::LogFormat;
-use crate::telemetry::context::{Hex, RequestContext};
 
 /// More than this waiting means that stdout is stuck; then lines are dropped and counted.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -16,18 +17,18 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// How long a line may wait for company, so that load costs one system call for many lines.
 const BATCH: Duration = Duration::from_millis(5);
 
-/// Where lines go.
 #[derive(Clone)]
 pub struct LogWriter {
     shared: Arc<Shared>,
     format: LogFormat,
+    /// Lines that stdout did not take in time.
+    pub dropped: Counter,
 }
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    dropped: AtomicU64,
 }
 
 #[derive(Default)]
@@ -38,20 +39,16 @@ struct State {
 }
 
 impl LogWriter {
-    /// Starts the thread that writes to `out`.
-    ///
-    /// # Errors
-    /// When the system refuses a thread.
     pub fn start(format: LogFormat, out: impl Write + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let drained = Arc::clone(&shared);
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || drain(&drained, out))?;
-        Ok(Self { shared, format })
+        let (drained, dropped) = (Arc::clone(&shared), Counter::default());
+        let lost = dropped.clone();
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || drain(&drained, &lost, out))?;
+        Ok(Self { shared, format, dropped })
     }
 
-    /// Begins a line.
-    pub fn line(&self, level: tracing::Level, target: &str, message: &str) -> Line {
-        Line::new(self.format, level, target, message)
+    pub fn line(&self, level: tracing::Level, target: &str) -> Line {
+        Line::new(self.format, level, target)
     }
 
     /// Hands a line over; it is dropped and counted when too much waits already.
@@ -59,7 +56,7 @@ impl LogWriter {
         let bytes = line.finish();
         let mut state = self.shared.lock();
         if state.waiting.len() + bytes.len() > BUFFER_BYTES {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.inc();
             return;
         }
         let first = state.waiting.is_empty();
@@ -84,11 +81,6 @@ impl LogWriter {
             state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
-
-    /// Lines that were dropped because stdout didn't take them.
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
-    }
 }
 
 impl Shared {
@@ -99,7 +91,7 @@ impl Shared {
 }
 
 /// Lives as long as the process; what is left at the end is [`LogWriter::flush`]'s business.
-fn drain(shared: &Shared, mut out: impl Write) {
+fn drain(shared: &Shared, dropped: &Counter, mut out: impl Write) {
     let mut batch = Vec::new();
     loop {
         let mut state = shared.lock();
@@ -113,8 +105,11 @@ fn drain(shared: &Shared, mut out: impl Write) {
         std::mem::swap(&mut batch, &mut state.waiting);
         (state.writing, state.flush) = (true, false);
         drop(state);
-        // Nobody could be told that stdout is closed.
-        let _ = out.write_all(&batch).and_then(|()| out.flush());
+        if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
+            // Perhaps some were written; nobody knows how many.
+            let lines = batch.iter().filter(|byte| **byte == b'\n').count();
+            dropped.inc_by(lines as u64);
+        }
         batch.clear();
         shared.lock().writing = false;
         shared.changed.notify_all();
@@ -128,24 +123,27 @@ pub struct Line {
 }
 
 impl Line {
-    fn new(format: LogFormat, level: tracing::Level, target: &str, message: &str) -> Self {
+    fn new(format: LogFormat, level: tracing::Level, target: &str) -> Self {
         let now = humantime::format_rfc3339_micros(SystemTime::now());
         let mut line = Self { format, bytes: Vec::with_capacity(512) };
         match format {
             LogFormat::Json => {
                 line.raw(format_args!("{{\"timestamp\":\"{now}\",\"level\":\"{level}\""));
-                line.text("message", message);
                 line.text("target", target);
             }
-            LogFormat::Pretty => {
-                line.raw(format_args!("{now} {level:>5} "));
-                line.bytes.extend(message.escape_debug().to_string().into_bytes());
-            }
+            LogFormat::Pretty => line.raw(format_args!("{now} {level:>5}")),
         }
         line
     }
 
-    /// Adds a text.
+    /// Adds what happened; comes first.
+    pub fn message(&mut self, message: &str) {
+        match self.format {
+            LogFormat::Json => self.text("message", message),
+            LogFormat::Pretty => self.raw(format_args!(" {}", message.escape_debug())),
+        }
+    }
+
     pub fn text(&mut self, key: &str, value: &str) {
         self.key(key);
         match self.format {
@@ -155,7 +153,7 @@ impl Line {
         }
     }
 
-    /// Adds a number or a boolean: something whose text is valid JSON as it is.
+    /// Adds something whose text is valid JSON as it is.
     pub fn number(&mut self, key: &str, value: impl Display) {
         self.key(key);
         self.raw(format_args!("{value}"));
@@ -163,18 +161,10 @@ impl Line {
 
     /// Adds the request's ids.
     pub fn context(&mut self, context: &RequestContext) {
-        self.key("trace_id");
-        self.quoted(&Hex(context.trace_id, 32));
-        self.key("span_id");
-        self.quoted(&Hex(context.span_id.into(), 16));
+        let quote = if self.format == LogFormat::Json { "\"" } else { "" };
+        self.number("trace_id", format_args!("{quote}{}{quote}", context.trace_id));
+        self.number("span_id", format_args!("{quote}{}{quote}", context.span_id));
         self.text("request_id", &context.request_id);
-    }
-
-    fn quoted(&mut self, value: &Hex) {
-        match self.format {
-            LogFormat::Json => self.raw(format_args!("\"{value}\"")),
-            LogFormat::Pretty => self.raw(format_args!("{value}")),
-        }
     }
 
     fn key(&mut self, key: &str) {
@@ -196,43 +186,5 @@ impl Line {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn any_text_stays_within_one_valid_line(key in "[a-z]{1,8}", value in ".*", message in ".*") {
-            let mut line = Line::new(LogFormat::Json, tracing::Level::INFO, "test", &message);
-            line.text(&key, &value);
-            let bytes = line.finish();
-            prop_assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 1);
-            let object: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-            prop_assert_eq!(object["message"].as_str().unwrap(), message);
-        }
-    }
-
-    #[test]
-    fn a_stuck_output_drops_lines_and_counts_them() {
-        struct Stuck(std::sync::mpsc::Receiver<()>);
-        impl Write for Stuck {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                let _ = self.0.recv();
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
-        let (release, gate) = std::sync::mpsc::channel();
-        let writer = LogWriter::start(LogFormat::Json, Stuck(gate)).unwrap();
-        let text = "x".repeat(10_000);
-        for _ in 0..300 {
-            writer.write(writer.line(tracing::Level::INFO, "test", &text));
-        }
-        assert!(writer.dropped() > 0, "300 lines of 10 kB are more than the buffer and one batch");
-        drop(release);
-        writer.flush(Duration::from_secs(60));
-        assert!(writer.shared.lock().waiting.is_empty());
-    }
-}
+#[path = "../../tests/unit/telemetry_log.rs"]
+mod tests;

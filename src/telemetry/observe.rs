@@ -7,20 +7,21 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
-use actix_web::http::{ConnectionType, Method};
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse};
 use futures_util::FutureExt;
+use opentelemetry::trace::{SpanContext, SpanId, TraceId};
 use prometheus_client::metrics::counter::Counter;
 use rand::RngExt;
 use tracing::{Instrument, Level, Span};
 
-use super::context::{Hex, Parent, RequestContext, request_id};
-use super::metrics::{self, DurationLabels, Durations, ErrorLabels, RequestLabels};
+use super::context::{RequestContext, request_id};
+use super::metrics::{self, Durations};
 use super::{Telemetry, traces};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::server::client::Clients;
@@ -53,34 +54,28 @@ struct Handles {
 }
 
 impl Observer {
-    /// An observer for one worker.
     pub fn new(telemetry: Telemetry, lifecycle: Lifecycle, clients: Clients) -> Self {
         Self { telemetry, lifecycle, clients, handles: RefCell::default() }
     }
 
     fn handles(&self, series: Series) -> Handles {
-        let (http_request_method, http_route, status) = series;
+        let (method, route, status) = series;
         let metrics = &self.telemetry.metrics;
+        let (method_label, route_label) = (("http_request_method", method), ("http_route", route));
+        let class = ("class", if status < 500 { "4xx" } else { "5xx" });
         let resolve = || Handles {
-            requests: metrics.requests.get_or_create_owned(&RequestLabels {
-                http_request_method,
-                http_route,
-                http_response_status_code: status,
-            }),
-            duration: metrics.request_duration.get_or_create_owned(&DurationLabels { http_request_method, http_route }),
-            errors: (status >= 400).then(|| {
-                let class = if status < 500 { "4xx" } else { "5xx" };
-                metrics.errors.get_or_create_owned(&ErrorLabels { http_route, class })
-            }),
+            requests: metrics.requests.get_or_create_owned(&[
+                ("http_request_method", method.into()),
+                ("http_route", route.into()),
+                ("http_response_status_code", status.to_string().into()),
+            ]),
+            duration: metrics.request_duration.get_or_create_owned(&[method_label, route_label]),
+            errors: (status >= 400).then(|| metrics.errors.get_or_create_owned(&[route_label, class])),
         };
         self.handles.borrow_mut().entry(series).or_insert_with(resolve).clone()
     }
 }
 
-/// Observes one request.
-///
-/// # Errors
-/// Carries a finished answer where the framework has taken the request away.
 pub async fn observe<B: MessageBody + 'static>(
     observer: Rc<Observer>,
     request: ServiceRequest,
@@ -107,9 +102,10 @@ struct Flight<'a> {
     context: Arc<RequestContext>,
     span: Span,
     started: Instant,
-    method: Method,
+    method: &'static str,
     path: String,
     client: String,
+    probe: bool,
     user_agent: Option<String>,
     finished: bool,
 }
@@ -118,13 +114,20 @@ impl<'a> Flight<'a> {
     fn begin(observer: &'a Observer, request: &ServiceRequest) -> Self {
         let started = Instant::now();
         let headers = request.headers();
-        let parent = Parent::from_headers(headers);
-        let trace_id = parent.map_or_else(|| rand::rng().random::<u128>().max(1), |parent| parent.trace_id);
-        let sampled = !is_probe(request.path()) && observer.telemetry.samples(parent, trace_id);
+        let probe = is_probe(request.path());
+        let parent = traces::parent(headers);
+        let drawn = || TraceId::from(rand::rng().random::<u128>().max(1));
+        let trace_id = parent.as_ref().map_or_else(drawn, SpanContext::trace_id);
+        let sampled = !probe && observer.telemetry.samples(parent.as_ref(), trace_id);
         let client = observer.clients.address(request);
-        let (span, span_id) =
-            if sampled { traces::root(request, trace_id, &client) } else { (Span::none(), rand::rng().random()) };
-        observer.telemetry.metrics.in_flight.inc();
+        let (span, span_id) = if sampled {
+            traces::root(request, parent, trace_id, &client)
+        } else {
+            (Span::none(), SpanId::from(rand::rng().random::<u64>()))
+        };
+        if !probe {
+            observer.telemetry.metrics.in_flight.inc();
+        }
         Self {
             observer,
             context: Arc::new(RequestContext {
@@ -137,96 +140,83 @@ impl<'a> Flight<'a> {
             }),
             span,
             started,
-            method: request.method().clone(),
+            method: known_method(request.method()),
             path: request.path().to_owned(),
             client,
+            probe,
             user_agent: headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned),
             finished: false,
         }
     }
 
-    fn finish(&mut self, answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
-        let status = answer.status();
-        let (mut answer, internal) = if status.as_u16() >= 400 && !is_problem(answer.response()) {
-            let error = answer.response().error().and_then(|error| error.as_error::<Problem>());
-            let (mut rendered, internal) = match error {
-                Some(problem) => (self.render(problem), problem.internal().map(str::to_owned)),
-                None => (self.render(&Problem::of_status(status)), answer.response().error().map(ToString::to_string)),
-            };
-            for kept in [header::ALLOW, header::WWW_AUTHENTICATE, header::RETRY_AFTER] {
-                if let Some(value) = answer.headers().get(&kept) {
-                    rendered.headers_mut().insert(kept, value.clone());
-                }
-            }
-            (answer.into_response(rendered), internal)
-        } else {
-            (answer, None)
-        };
+    fn finish(&mut self, mut answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+        let mut internal = None;
+        if answer.status().as_u16() >= 400 && lacks_body(answer.response()) {
+            let (rendered, why) = self.render(answer.response().error(), answer.status());
+            (answer, internal) = (answer.into_response(rendered), why);
+        }
         self.seal(answer.response_mut(), internal.as_deref());
         answer
     }
 
     /// The framework keeps no request beside an error, so the answer travels inside of it.
     fn finish_error(&mut self, error: &Error) -> Error {
-        let mut answer = match error.as_error::<Problem>() {
-            Some(problem) => self.render(problem),
-            None => self.render(&Problem::of_status(error.as_response_error().status_code())),
-        };
-        let internal =
-            error.as_error::<Problem>().map_or_else(|| Some(error.to_string()), |p| p.internal().map(str::to_owned));
+        let (mut answer, internal) = self.render(Some(error), error.as_response_error().status_code());
         self.seal(&mut answer, internal.as_deref());
         InternalError::from_response("already rendered", answer).into()
     }
 
-    fn render(&self, problem: &Problem) -> HttpResponse {
-        problem.render(&self.context, &self.path)
+    /// The whole answer, and what only the log may know.
+    fn render(&self, error: Option<&Error>, status: StatusCode) -> (HttpResponse, Option<String>) {
+        match error.and_then(Error::as_error::<Problem>) {
+            Some(problem) => {
+                (problem.render(&self.context, &self.path), problem.internal.as_deref().map(str::to_owned))
+            }
+            None => (Problem::of_status(status).render(&self.context, &self.path), error.map(ToString::to_string)),
+        }
     }
 
-    /// Headers, span, metrics and the log line: what every answer gets.
+    /// What every answer gets.
     fn seal(&mut self, answer: &mut HttpResponse<BoxBody>, internal: Option<&str>) {
-        let took = self.started.elapsed();
-        let status = answer.status();
         if self.observer.lifecycle.phase() >= Phase::Draining {
             answer.head_mut().set_connection_type(ConnectionType::Close);
         }
-        let headers = answer.headers_mut();
-        let time = format!("{:.2}ms", took.as_secs_f64() * 1000.0);
-        for (name, text) in [(X_RESPONSE_TIME, time.as_str()), (X_REQUEST_ID, self.context.request_id.as_str())] {
+        let time = format!("{:.2}ms", self.started.elapsed().as_secs_f64() * 1000.0);
+        for (name, text) in [(X_RESPONSE_TIME, &time), (X_REQUEST_ID, &self.context.request_id)] {
             if let Ok(value) = HeaderValue::from_str(text) {
-                headers.insert(name, value);
+                answer.headers_mut().insert(name, value);
             }
         }
-        self.record(status.as_u16(), internal);
+        self.record(answer.status().as_u16(), internal);
     }
 
+    /// Span, metrics and the log line.
     fn record(&mut self, status: u16, internal: Option<&str>) {
         self.finished = true;
         let took = self.started.elapsed();
         let route = self.context.route.get().copied().unwrap_or(UNMATCHED);
-        let method = known_method(&self.method);
-        let handles = self.observer.handles((method, route, status));
+        let handles = self.observer.handles((self.method, route, status));
         handles.requests.inc();
-        let trace_id = self.context.sampled.then(|| Hex(self.context.trace_id, 32).to_string());
-        metrics::observe(&handles.duration, took, trace_id);
+        metrics::observe(&handles.duration, took, self.context.sampled.then(|| self.context.trace_id.to_string()));
         if let Some(errors) = handles.errors {
             errors.inc();
         }
-        if !is_probe(&self.path) {
+        if !self.probe {
             self.observer.telemetry.metrics.error_rate.record(status >= 400);
+            self.observer.telemetry.metrics.in_flight.dec();
         }
-        self.observer.telemetry.metrics.in_flight.dec();
-        self.complete_span(method, route, status);
-        self.log(method, route, status, took.as_secs_f64() * 1000.0, internal);
+        self.complete_span(route, status);
+        self.log(route, status, took.as_secs_f64() * 1000.0, internal);
     }
 
-    fn complete_span(&self, method: &str, route: &str, status: u16) {
+    fn complete_span(&self, route: &str, status: u16) {
         if self.span.is_disabled() {
             return;
         }
         if route == UNMATCHED {
-            self.span.record("otel.name", method);
+            traces::rename(&self.span, self.method.to_owned());
         } else {
-            self.span.record("otel.name", format!("{method} {route}"));
+            traces::rename(&self.span, format!("{} {route}", self.method));
             self.span.record("http.route", route);
         }
         self.span.record("http.response.status_code", i64::from(status));
@@ -238,16 +228,18 @@ impl<'a> Flight<'a> {
         }
     }
 
-    fn log(&self, method: &str, route: &str, status: u16, millis: f64, internal: Option<&str>) {
-        let level = if status >= 500 { Level::ERROR } else { Level::INFO };
-        let quiet_probe = is_probe(&self.path) && status < 400;
-        if quiet_probe || !self.observer.telemetry.logs("access", level) {
+    fn log(&self, route: &str, status: u16, millis: f64, internal: Option<&str>) {
+        // A probe's 503 is an answer, not a failure; what it tells has a line of its own.
+        let level = if status >= 500 && !self.probe { Level::ERROR } else { Level::INFO };
+        let well = self.probe && status < 400;
+        if well || !self.observer.telemetry.logs("access", level) {
             return;
         }
         let log = &self.observer.telemetry.log;
-        let mut line = log.line(level, "access", "request");
+        let mut line = log.line(level, "access");
+        line.message("request");
         line.context(&self.context);
-        line.text("http.request.method", method);
+        line.text("http.request.method", self.method);
         line.text("http.route", route);
         line.text("url.path", &self.path);
         line.number("http.response.status_code", status);
@@ -279,8 +271,9 @@ fn is_probe(path: &str) -> bool {
     path.starts_with("/health") || path == "/metrics"
 }
 
-fn is_problem(answer: &HttpResponse<BoxBody>) -> bool {
-    answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes() == problem::CONTENT_TYPE.as_bytes())
+/// Errors come without a body or with the framework's own; what a handler wrote, such as a 503 of `/health`, is kept.
+fn lacks_body(answer: &HttpResponse<BoxBody>) -> bool {
+    answer.error().is_some() || matches!(answer.body().size(), BodySize::None | BodySize::Sized(0))
 }
 
 /// Anybody can invent methods; only known ones become labels.

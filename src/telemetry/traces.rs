@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use actix_web::dev::ServiceRequest;
+use actix_web::http::header::{HeaderMap, HeaderName};
 use anyhow::Context as _;
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
-use opentelemetry::trace::{SpanId, TraceContextExt, TraceId};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use opentelemetry::{Context as OtelContext, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
@@ -21,6 +22,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::context::random_id;
 use crate::config::{ExportConfig, TelemetryConfig};
 
 /// Target of the spans that begin a trace; all others need a recorded parent.
@@ -31,15 +33,12 @@ thread_local! {
 }
 
 /// The SDK's provider for this collector. gRPC needs a tokio runtime around the call.
-///
-/// # Errors
-/// When the exporter can't be built from the settings.
-pub fn provider(config: &TelemetryConfig, export: &ExportConfig, instance: &str) -> anyhow::Result<SdkTracerProvider> {
+pub fn provider(config: &TelemetryConfig, export: &ExportConfig) -> anyhow::Result<SdkTracerProvider> {
     let exporter = exporter(export).context("the OTLP exporter can't be built")?;
     let attributes = config.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     let resource = Resource::builder_empty()
         .with_attribute(KeyValue::new("service.version", crate::VERSION))
-        .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()))
+        .with_attribute(KeyValue::new("service.instance.id", random_id()))
         .with_attribute(KeyValue::new("deployment.environment.name", "development"))
         .with_attributes(attributes)
         .with_service_name(config.service_name.clone())
@@ -91,8 +90,15 @@ impl IdGenerator for Ids {
     }
 }
 
+/// The caller's span, when there is a well-formed `traceparent` (W3C Trace Context, section 3.2).
+pub fn parent(headers: &HeaderMap) -> Option<SpanContext> {
+    headers.get("traceparent")?;
+    let context = TraceContextPropagator::new().extract_with_context(&OtelContext::new(), &Headers(headers));
+    Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
+}
+
 /// Makes the root span of a sampled request. Returns it with its span id.
-pub fn root(request: &ServiceRequest, trace_id: u128, client: &str) -> (Span, u64) {
+pub fn root(request: &ServiceRequest, parent: Option<SpanContext>, trace_id: TraceId, client: &str) -> (Span, SpanId) {
     let span = tracing::info_span!(
         target: ROOT,
         "request",
@@ -108,26 +114,29 @@ pub fn root(request: &ServiceRequest, trace_id: u128, client: &str) -> (Span, u6
         client.address = client,
         user_agent.original = request.headers().get("user-agent").and_then(|value| value.to_str().ok()),
     );
-    let parent = TraceContextPropagator::new().extract_with_context(&OtelContext::new(), &Headers(request));
-    if parent.span().span_context().is_valid() {
-        // Fails only once the span has begun, and it begins in the next line.
-        let _ = span.set_parent(parent);
+    if let Some(parent) = parent {
+        // Fails only once the span has begun, and it begins in the next line but one.
+        let _ = span.set_parent(OtelContext::new().with_remote_span_context(parent));
     }
-    NEXT_TRACE_ID.set(Some(TraceId::from(trace_id)));
-    let context = span.context();
+    NEXT_TRACE_ID.set(Some(trace_id));
+    let span_id = span.context().span().span_context().span_id();
     NEXT_TRACE_ID.set(None);
-    let span_id = u64::from_be_bytes(context.span().span_context().span_id().to_bytes());
     (span, span_id)
 }
 
-struct Headers<'a>(&'a ServiceRequest);
+/// Gives a span that has begun another name; recording `otel.name` has no effect any more by then.
+pub fn rename(span: &Span, name: String) {
+    span.context().span().update_name(name);
+}
+
+struct Headers<'a>(&'a HeaderMap);
 
 impl Extractor for Headers<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        self.0.headers().get(key)?.to_str().ok()
+        self.0.get(key)?.to_str().ok()
     }
     fn keys(&self) -> Vec<&str> {
-        self.0.headers().keys().map(actix_web::http::header::HeaderName::as_str).collect()
+        self.0.keys().map(HeaderName::as_str).collect()
     }
 }
 

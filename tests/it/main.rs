@@ -1,6 +1,42 @@
 //! The service as a whole: the real program, over HTTP, against real Postgres and Redis.
 
-mod consistency;
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed step is a failed test, helpers included"
+)]
+#![expect(unreachable_pub, reason = "a test binary exports nothing; `pub` says what a module offers the others")]
+
 mod support;
 
+mod bodies;
+mod cache_values;
+mod concurrency;
+mod configuration;
+mod consistency;
+mod data;
+mod documentation;
+mod errors;
+mod faults_postgres;
+mod faults_redis;
+mod headers;
+mod health;
+#[cfg(feature = "all-tests")]
+mod jaeger;
+mod lifecycle;
+mod limits;
+mod logs;
+mod metrics;
+mod migrations;
+mod output;
+mod pages;
+mod ports;
+mod probe_command;
+mod robustness;
+mod routes;
+mod series;
+mod store;
+mod test_endpoint;
+mod traces;
 mod users;

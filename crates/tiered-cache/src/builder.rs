@@ -89,10 +89,12 @@ impl Builder {
         self
     }
 
-    /// At most `permits` loads at once, about 70 % of the connections to the source, and `queue` waiting.
-    pub fn load_gate(mut self, permits: usize, queue: usize) -> Self {
+    /// At most `permits` loads at once, about 70 % of the connections to the source, and `queue` waiting, none for
+    /// longer than `wait`.
+    pub fn load_gate(mut self, permits: usize, queue: usize, wait: Duration) -> Self {
         self.settings.load_permits = permits;
         self.settings.load_queue = queue;
+        self.settings.load_wait = wait;
         self
     }
 

@@ -73,7 +73,7 @@ impl TieredCache {
             runtime: runtime.clone(),
             l1: L1::new(l1_bytes),
             flights: Flights::new(settings.flights),
-            gate: Gate::new(settings.load_permits, settings.load_queue),
+            gate: Gate::new(settings.load_permits, settings.load_queue, settings.load_wait),
             retries: Semaphore::new(settings.max_retries),
             probing: Semaphore::new(1),
             settings,

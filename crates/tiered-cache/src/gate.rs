@@ -14,22 +14,24 @@ pub(crate) struct Gate {
     size: usize,
     queued: AtomicUsize,
     queue: usize,
+    wait: Duration,
 }
 
 impl Gate {
-    pub(crate) fn new(permits: usize, queue: usize) -> Self {
+    pub(crate) fn new(permits: usize, queue: usize, wait: Duration) -> Self {
         let size = permits.clamp(1, Semaphore::MAX_PERMITS);
-        Self { permits: Semaphore::new(size), size, queued: AtomicUsize::new(0), queue }
+        Self { permits: Semaphore::new(size), size, queued: AtomicUsize::new(0), queue, wait }
     }
 
-    /// Lets a load in, or says at once that too many wait already.
+    /// Lets a load in, or says that too many wait already, or that it has waited for too long.
     pub(crate) async fn enter(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, CacheError> {
         if let Ok(permit) = self.permits.try_acquire() {
             return Ok(permit);
         }
         let full = CacheError::Overloaded { retry_after: Duration::from_secs(1) };
         let _place = Place::take(&self.queued, self.queue).ok_or(full.clone())?;
-        match tokio::time::timeout_at(deadline, self.permits.acquire()).await {
+        let until = deadline.min(Instant::now() + self.wait);
+        match tokio::time::timeout_at(until, self.permits.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(full),
         }

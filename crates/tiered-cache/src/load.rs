@@ -235,7 +235,7 @@ impl<'a> Loading<'a> {
         F: FnOnce(LoadCx) -> Fut + Send + 'static,
         Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
     {
-        let permit = self.inner.gate.enter(self.deadline).await?;
+        let permit = if self.policy.gated { Some(self.inner.gate.enter(self.deadline).await?) } else { None };
         let stale = self.flight.stale().map(|(stale, _)| stale);
         let cx = LoadCx { stale: stale.clone(), deadline: self.deadline };
         let begun = Instant::now();

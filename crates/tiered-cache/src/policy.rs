@@ -55,6 +55,8 @@ pub struct Policy {
     pub beta: f32,
     /// Share of the lifetime that is taken off at random, so that entries don't expire together.
     pub jitter: f32,
+    /// Loads pass the load gate, since they use what it protects.
+    pub gated: bool,
     /// Larger bodies are answered but stored nowhere.
     pub max_bytes: usize,
 }
@@ -77,6 +79,7 @@ impl Policy {
             load_timeout: Duration::from_secs(30),
             beta: 1.0,
             jitter: 0.1,
+            gated: true,
             max_bytes: 1024 * 1024,
         }
     }

@@ -8,12 +8,13 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 /// The token that the service under test accepts.
 pub const TOKEN: &str = "test-token";
 
 /// Generous: it bounds what hangs, and measures nothing.
-const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// A running service. Ends with the value, and its database and Redis with it.
 pub struct TestApp {
@@ -26,6 +27,8 @@ pub struct TestApp {
     pub client: reqwest::Client,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    /// Ends with the output.
+    reader: JoinHandle<()>,
 }
 
 /// What to start; see [`TestApp::builder`].
@@ -78,6 +81,7 @@ impl Builder {
     }
 
     /// Sets a variable; `DATABASE_URL` or `REDIS_URL` replace the test's own, for a proxy or a server that is shared.
+    #[expect(clippy::needless_pass_by_value, reason = "callers give what they have at hand")]
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.env.insert(name.to_owned(), value.to_string());
         self
@@ -91,6 +95,8 @@ impl Builder {
         command.env("PORT", "0").env("BIND_ADDRESS", "127.0.0.1").env("API_TOKEN", TOKEN).env("WORKERS", "2");
         command.env("DRAIN_DELAY", "0s").env("DATABASE_POOL_MIN", "1").env("DATABASE_POOL_MAX", "8");
         command.env("DATA_COMPUTE_TIME", "5ms");
+        // A busy machine is not a broken Redis; tests of a broken one set their own.
+        command.env("REDIS_TIMEOUT", "5s");
         if let Some(database) = &database {
             command.env("DATABASE_URL", database.url());
         }
@@ -101,12 +107,12 @@ impl Builder {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         let collected = Arc::clone(&lines);
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             while let Ok(Some(line)) = output.next_line().await {
                 collected.lock().unwrap().push(line);
             }
         });
-        let mut app = TestApp { url: String::new(), database, redis, client: client(), child, lines };
+        let mut app = TestApp { url: String::new(), database, redis, client: client(), child, lines, reader };
         let listening = app.wait_for_line("the service listens", |line| line["message"] == "listening").await;
         app.url = format!("http://127.0.0.1:{}", listening["port"]);
         if self.ready {
@@ -216,8 +222,10 @@ impl TestApp {
         assert!(status.success());
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to end by itself; then the log is complete.
     pub async fn exit(&mut self) -> ExitStatus {
-        tokio::time::timeout(LIMIT, self.child.wait()).await.expect("the service ends").unwrap()
+        let status = tokio::time::timeout(LIMIT, self.child.wait()).await.expect("the service ends").unwrap();
+        tokio::time::timeout(LIMIT, &mut self.reader).await.expect("its output ends").unwrap();
+        status
     }
 }

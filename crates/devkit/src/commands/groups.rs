@@ -11,11 +11,14 @@ pub(super) struct Group {
     install: &'static str,
 }
 
-pub(super) const GROUPS: [Group; 1] = [Group {
-    name: "jaeger",
-    programs: &["jaeger"],
-    install: "https://www.jaegertracing.io/download/ (version 2), put `jaeger` into PATH",
-}];
+pub(super) const GROUPS: [Group; 2] = [
+    Group {
+        name: "jaeger",
+        programs: &["jaeger"],
+        install: "https://www.jaegertracing.io/download/ (version 2), put `jaeger` into PATH",
+    },
+    Group { name: "memcached", programs: &["memcached"], install: "the package `memcached`" },
+];
 
 /// A sentence for each program that isn't there.
 pub(super) fn missing() -> Vec<String> {

@@ -118,6 +118,21 @@ async fn a_replica_that_hears_nothing_serves_no_old_copies() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deaf_replica_joins_no_load_that_is_older_than_five_seconds() {
+    let (_world, source, a, b) = pair().await;
+    b.link.set(Some(Down::Refused));
+    until(|| !b.cache.health().fence_open).await;
+    source.slow(Duration::from_secs(20));
+    drop(b.begin());
+    until(|| source.loads() == 1).await;
+    a.put().await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    source.slow(Duration::ZERO);
+
+    assert_eq!(b.get().await.unwrap().entry.version, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_fence_keeps_stale_values_in_too() {
     let (_world, source, _a, b) = pair().await;
     source.ttl(Duration::from_secs(10));
@@ -294,6 +309,6 @@ async fn shutdown_gives_up_after_its_grace_and_releases_leases() {
 
     assert!(begun.elapsed() < Duration::from_secs(3));
     assert!(reader.await.unwrap().is_err());
-    until(|| !world.has_lease(key(1).hash())).await;
-    assert_eq!(a.cache.health().flights, 0);
+    until(|| !world.has_lease(key(1).hash()) && a.cache.health().flights == 0).await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }

@@ -87,6 +87,20 @@ async fn a_copy_from_before_a_write_is_not_resurrected() {
 
 /// T32
 #[tokio::test(start_paused = true)]
+async fn a_copy_from_before_an_invalidation_without_a_version_is_not_used() {
+    let (_world, source, _store, a, b) = replicas().await;
+    a.get().await.unwrap();
+    source.set_version(2);
+    a.cache.invalidate(&[key(1)]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    let hit = b.get().await.unwrap();
+
+    assert_eq!((hit.tier, hit.entry.version), (Tier::Source, 2));
+}
+
+/// T32
+#[tokio::test(start_paused = true)]
 async fn a_copy_that_outlived_its_redis_is_not_used() {
     let (world, source, _store, a, b) = replicas().await;
     a.get().await.unwrap();

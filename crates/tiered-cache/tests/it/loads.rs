@@ -214,7 +214,7 @@ async fn without_a_stale_value_the_hard_timeout_answers_and_the_load_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn the_gate_bounds_loads_and_refuses_beyond_its_queue() {
     let (world, source) = (World::new(), Source::new());
-    let a = Replica::with(&world, &source, |builder| builder.load_gate(2, 3)).await;
+    let a = Replica::with(&world, &source, |builder| builder.load_gate(2, 3, Duration::from_secs(60))).await;
     source.slow(Duration::from_secs(1));
 
     let readers: Vec<_> = (0..10)
@@ -236,7 +236,7 @@ async fn the_gate_bounds_loads_and_refuses_beyond_its_queue() {
 #[tokio::test(start_paused = true)]
 async fn a_full_gate_serves_stale_values_first() {
     let (world, source) = (World::new(), Source::new());
-    let a = Replica::with(&world, &source, |builder| builder.load_gate(1, 0)).await;
+    let a = Replica::with(&world, &source, |builder| builder.load_gate(1, 0, Duration::from_secs(60))).await;
     source.ttl(Duration::from_secs(10));
     a.get().await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
