@@ -42,6 +42,8 @@ struct Position {
     data_set: String,
     sequence: u64,
     last: String,
+    /// Nothing was read since the end was found: the next read shall not wait, since the fence waits for it.
+    joined: bool,
 }
 
 /// The state of the log in Redis: id of the data set, sequence and stream id of its end.
@@ -92,8 +94,11 @@ impl RedisBus {
                 let sent_at = Instant::now();
                 let mut both = redis::pipe();
                 both.cmd("HMGET").arg(&self.state).arg(&END);
-                let read = both.cmd("XREAD").arg("BLOCK").arg(BLOCK).arg("COUNT").arg(COUNT);
-                read.arg("STREAMS").arg(&self.stream).arg(&position.last);
+                let read = both.cmd("XREAD");
+                if !std::mem::take(&mut position.joined) {
+                    read.arg("BLOCK").arg(BLOCK);
+                }
+                read.arg("COUNT").arg(COUNT).arg("STREAMS").arg(&self.stream).arg(&position.last);
                 let (end, read): (End, Option<StreamReadReply>) = within(both.query_async(&mut connection)).await?;
                 let items = read.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect();
                 match position.advance(&end, items) {
@@ -114,6 +119,7 @@ impl RedisBus {
             data_set: data_set.unwrap_or_default(),
             sequence: sequence.unwrap_or(0),
             last: last.unwrap_or_else(|| "0-0".to_owned()),
+            joined: true,
         });
         Ok(Batch { sent_at, notices: Vec::new(), gap: Some(gap), caught_up: true })
     }
