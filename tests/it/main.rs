@@ -14,6 +14,7 @@ mod bodies;
 mod cache_values;
 mod concurrency;
 mod configuration;
+mod consistency;
 mod data;
 mod documentation;
 mod errors;

@@ -53,7 +53,7 @@ pub(crate) struct Times {
     pub(crate) expires_at: Instant,
     /// The end of fail-safe: afterwards the entry doesn't exist.
     pub(crate) dead_at: Instant,
-    /// Until when a load of this process may be served although the bus is silent; `None` for copies from L2.
+    /// Until when it may be served although the bus is silent; `None` unless it was loaded without the shared tier.
     pub(crate) own_until: Option<Instant>,
     /// How long the load took, for the early refresh.
     pub(crate) cost: Duration,

@@ -115,7 +115,9 @@ impl Loading<'_> {
             fresh_until: now + fresh.min(self.l1_ttl()),
             expires_at: now + fresh,
             dead_at: now + life,
-            own_until: Some(begun + self.inner.settings.degraded),
+            // What was loaded while the bus was heard may be old once it is silent: a process that was stopped for a
+            // while would serve it although Redis can be reached.
+            own_until: matches!(right, Right::Alone).then(|| begun + self.inner.settings.degraded),
             cost,
         };
         let entry = Arc::new(self.entry(loaded.version, kind, body.etag, body.bytes, times));

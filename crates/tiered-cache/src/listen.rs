@@ -97,8 +97,7 @@ impl Inner {
 
     /// Empties the outbox.
     pub(crate) async fn drain(&self) -> Result<(), LoadError> {
-        let Some(outbox) = &self.outbox else { return Ok(()) };
-        let Some(remote) = &self.remote else { return Ok(()) };
+        let Some(outbox) = self.outbox.as_ref().filter(|_| self.remote.is_some()) else { return Ok(()) };
         let work = async {
             loop {
                 let rows = outbox.take(OUTBOX_ROWS).await?;
@@ -109,7 +108,7 @@ impl Inner {
                 let hashes: Vec<u128> = rows.iter().flat_map(|row| outbox::decode(&row.payload)).collect();
                 // Whether Redis can be told or not, this process knows now.
                 self.forget(&hashes);
-                let told = remote.invalidate(&hashes, Phase::Done { write: 0, version: 0 }, self.origin).await;
+                let told = self.tell(&hashes, Phase::Done { write: 0, version: 0 }).await;
                 told.map_err(|error| -> LoadError { Arc::new(error) })?;
                 let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
                 outbox.done(&ids).await?;

@@ -133,8 +133,10 @@ impl Inner {
 
     /// Tells the shared tier now, or goes on trying in the background.
     pub(crate) async fn deliver(self: &Arc<Self>, hashes: &Arc<[u128]>, phase: Phase) -> Result<(), RemoteError> {
-        let Some(remote) = &self.remote else { return Ok(()) };
-        let told = remote.invalidate(hashes, phase, self.origin).await;
+        if self.remote.is_none() {
+            return Ok(());
+        }
+        let told = self.tell(hashes, phase).await;
         self.metrics.invalidated("done", told.is_ok());
         if told.is_err() {
             self.deliver_later(hashes, phase);
@@ -142,18 +144,26 @@ impl Inner {
         told
     }
 
+    /// Tells the shared tier of what was forgotten here. What was promoted from there before it knew goes now: this
+    /// process doesn't listen to its own messages.
+    pub(crate) async fn tell(&self, hashes: &[u128], phase: Phase) -> Result<(), RemoteError> {
+        let remote = self.remote.as_ref().ok_or(RemoteError::Unavailable)?;
+        remote.invalidate(hashes, phase, self.origin).await?;
+        self.forget(hashes);
+        Ok(())
+    }
+
     fn deliver_later(self: &Arc<Self>, hashes: &Arc<[u128]>, phase: Phase) {
         let (inner, hashes) = (Arc::clone(self), Arc::clone(hashes));
-        let Some(remote) = self.remote.clone() else { return };
         let work = async move {
             // Bounded in number; what finds no place is left to the block or the outbox row.
             let Ok(_place) = inner.retries.try_acquire() else { return };
             let mut pause = RETRY.0;
             loop {
-                // A stop waits for one attempt more and no longer: the block, the outbox row or the fence covers the rest.
+                // A stop waits for one attempt more: the block, the outbox row or the fence covers the rest.
                 let closing = tokio::time::timeout(pause, inner.closing.cancelled()).await.is_ok();
                 pause = (pause * 2).min(RETRY.1);
-                if remote.invalidate(&hashes, phase, inner.origin).await.is_ok() || closing {
+                if inner.tell(&hashes, phase).await.is_ok() || closing {
                     return;
                 }
             }

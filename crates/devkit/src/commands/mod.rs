@@ -1,5 +1,6 @@
 //! The commands of `cargo dev`.
 
+mod consistency;
 mod groups;
 mod install;
 mod sample;
@@ -32,6 +33,14 @@ enum Command {
     Up(Up),
     /// Run every test that Postgres and Redis suffice for; with --all the groups that need more, too.
     Test(Test),
+    /// Break three replicas and their servers in every way and check that none answers older values than promised;
+    /// `cargo dev consistency --help` tells how.
+    #[command(disable_help_flag = true)]
+    Consistency {
+        /// Passed on: --for 60s, --faults all, --seed 7.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Start servers and wait to be killed; devkit's own tests kill it.
     #[command(hide = true)]
     Hold {
@@ -74,6 +83,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Up(up) => up::run(up.port, up.release, up.yes || yes()).await,
             Command::Test(test) => test::run(test.all, test.yes || yes(), &test.args).await,
+            Command::Consistency { args } => consistency::run(&args).await,
             Command::Hold { redis } => hold(redis).await,
         }
     };

@@ -117,6 +117,20 @@ async fn a_replica_that_hears_nothing_serves_no_old_copies() {
     assert_eq!(b.get().await.unwrap().entry.version, 3);
 }
 
+/// Found by the service's history checker: a replica that was stopped and goes on can reach Redis, so its five seconds
+/// don't apply.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_heard_nothing_for_a_while_serves_no_loads_from_before() {
+    let (_world, source, a, b) = pair().await;
+    assert_eq!(b.get().await.unwrap().tier, Tier::Source);
+    b.link.shut("bus");
+    a.put().await;
+    tokio::time::sleep(Duration::from_millis(1_010)).await;
+
+    assert_eq!(b.in_l1(), None);
+    assert_eq!((b.get().await.unwrap().entry.version, source.loads()), (2, 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deaf_replica_joins_no_load_that_is_older_than_five_seconds() {
     let (_world, source, a, b) = pair().await;

@@ -4,6 +4,7 @@
 
 mod bus;
 mod keys;
+mod late;
 mod l3;
 mod life;
 mod loads;
