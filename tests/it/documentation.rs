@@ -55,3 +55,10 @@ fn the_example_of_adding_a_resource_applies() {
     let output = std::process::Command::new("git").args(check).current_dir(root).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[tokio::test]
+async fn the_page_asks_no_other_site_to_judge_the_description() {
+    let app = TestApp::start().await;
+    let script = app.get("/docs/swagger-initializer.js").await.text;
+    assert!(script.contains(r#""validatorUrl": "none""#), "{script}");
+}

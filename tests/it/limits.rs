@@ -89,3 +89,11 @@ async fn beyond_max_in_flight_requests_are_503_until_one_ends() {
     assert_eq!(held.receive("POST").await.status, 201);
     assert_eq!(app.get("/api/test").await.status, 200);
 }
+
+#[tokio::test]
+async fn paths_that_nothing_is_at_are_limited_too() {
+    let app = TestApp::builder().env("RATE_LIMIT", "2/m").start().await;
+    app.get("/nothing").await.problem(404);
+    app.get("/nowhere").await.problem(404);
+    app.get("/nobody").await.problem(429);
+}

@@ -40,3 +40,4 @@ mod store;
 mod test_endpoint;
 mod traces;
 mod users;
+mod versions;
