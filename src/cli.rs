@@ -38,7 +38,7 @@ pub fn command() -> Command {
     let check = check.help("Only exit with 1 when the schema is behind");
     let which = Arg::new("which").value_parser(["ready", "live", "health"]).default_value("ready").help("What to ask");
     let mut command = Command::new(env!("CARGO_PKG_NAME"))
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(crate::VERSION)
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .after_help(after_help())
         .subcommand(Command::new("serve").about("The web process (default)"))

@@ -53,10 +53,10 @@ impl Lifecycle {
     /// Runs a task until the process stops. One that ends before, or panics, stops the process with exit code 1:
     /// better a restart than a process that is half dead.
     pub fn background(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let (stop, died) = (self.stop.clone(), self.died.clone());
+        let (stop, died, life) = (self.stop.clone(), self.died.clone(), self.clone());
         let task = tokio::spawn(async move { stop.run_until_cancelled(task).await.is_none() });
         self.tasks.spawn(async move {
-            if !matches!(task.await, Ok(true)) {
+            if !matches!(task.await, Ok(true)) && life.phase() < Phase::Stopping {
                 tracing::error!(task = name, "a background task ended; the process stops");
                 died.cancel();
             }

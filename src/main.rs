@@ -11,6 +11,7 @@ mod store;
 mod telemetry;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::app::App;
 use crate::cli::Process;
@@ -43,6 +44,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Bad usage or configuration, also a schema that doesn't fit.
 const EXIT_USAGE: u8 = 2;
 
+/// After everything else has stopped, the last spans may take this long to leave…
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// …and this long when somebody is in a hurry.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
 fn main() -> ExitCode {
     let (process, values) = cli::parse();
     // Fails only when somebody was faster, and nobody runs yet.
@@ -60,11 +66,17 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Runtime::new().context("no threads to run on")?;
-    let exit = runtime.block_on(run(config));
-    // Not waited for: what blocks a thread, such as the search for a name, would hold up the exit.
-    runtime.shutdown_background();
-    exit
+    let exit = tokio::runtime::Runtime::new().context("no threads to run on").and_then(|runtime| {
+        let exit = runtime.block_on(run(config));
+        // Not waited for: what blocks a thread, such as the search for a name, would hold up the exit.
+        runtime.shutdown_background();
+        exit
+    });
+    // The log isn't there to say it, but what reads it expects its lines.
+    exit.or_else(|error| {
+        print(&serde_json::json!({"level": "ERROR", "target": "main", "message": format!("{error:#}")}).to_string());
+        Ok(ExitCode::FAILURE)
+    })
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
@@ -78,10 +90,10 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
             Outcome::Failed
         }
     };
-    telemetry.shutdown().await;
+    telemetry.shutdown(if outcome == Outcome::Hurried { AT_ONCE } else { FLUSH_TIMEOUT }).await;
     Ok(match outcome {
         Outcome::Clean => ExitCode::SUCCESS,
-        Outcome::Failed => ExitCode::FAILURE,
+        Outcome::Failed | Outcome::Hurried => ExitCode::FAILURE,
         Outcome::Refused => ExitCode::from(EXIT_USAGE),
     })
 }

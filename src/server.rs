@@ -17,7 +17,6 @@ use anyhow::Context;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use self::limits::Limits;
-use self::problem::Problem;
 use self::routes::Class;
 use crate::app::{App, Refused};
 use crate::lifecycle::{Phase, Signals};
@@ -43,8 +42,10 @@ pub struct Service {
 pub enum Outcome {
     /// Told to stop, and everything ended in order.
     Clean,
-    /// A background task died, a second signal came, or something did not end in time.
+    /// A background task died, or something did not end in time.
     Failed,
+    /// A second signal came.
+    Hurried,
     /// The configuration doesn't fit the database's schema.
     Refused,
 }
@@ -67,8 +68,9 @@ impl Service {
     pub async fn run(self, mut signals: Signals) -> Outcome {
         let Self { app, api, management, address } = self;
         let servers = Handles { api: api.handle(), management: management.as_ref().map(Server::handle) };
-        tokio::spawn(api);
-        management.map(tokio::spawn);
+        for server in [Some(api), management].into_iter().flatten() {
+            app.lifecycle.background("server", async { drop(server.await) });
+        }
         tracing::info!(%address, port = address.port(), "listening");
 
         let asked = tokio::select! {
@@ -81,6 +83,7 @@ impl Service {
         };
         if let Some(outcome) = asked {
             // Never ready, so there is no traffic to drain.
+            app.lifecycle.advance(Phase::Stopping);
             servers.stop_now().await;
             return outcome;
         }
@@ -89,16 +92,18 @@ impl Service {
             () = signals.next() => {}
             () = app.lifecycle.died() => {}
         }
-        let clean = tokio::select! {
-            finished = drain(&app, &servers) => finished,
+        tokio::select! {
+            finished = drain(&app, &servers) => {
+                app.lifecycle.advance(Phase::Stopped);
+                if finished && !app.lifecycle.failed() { Outcome::Clean } else { Outcome::Failed }
+            }
             () = signals.next() => {
                 tracing::warn!("a second signal: stopping at once");
+                app.lifecycle.advance(Phase::Stopping);
                 servers.stop_now().await;
-                false
+                Outcome::Hurried
             }
-        };
-        app.lifecycle.advance(Phase::Stopped);
-        if clean && !app.lifecycle.failed() { Outcome::Clean } else { Outcome::Failed }
+        }
     }
 }
 
@@ -158,7 +163,7 @@ fn listen(
             .app_data(page.clone())
             .app_data(web::PayloadConfig::new(body_limit))
             .configure(|config| routes::mount(config, classes, &limits))
-            .default_service(web::to(async || Err::<&str, _>(Problem::not_found("There is nothing at this path."))))
+            .default_service(routes::unmatched(&limits))
             .wrap(from_fn(move |request, next| observe(Rc::clone(&observer), request, next)))
     })
     .workers(workers)

@@ -11,7 +11,7 @@ pub mod process;
 pub mod traces;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use opentelemetry::trace::{SpanContext, TraceId, TracerProvider};
@@ -25,9 +25,6 @@ use tracing_subscriber::layer::SubscriberExt;
 use self::log::LogWriter;
 use self::metrics::Metrics;
 use crate::config::{Sampler, TelemetryConfig};
-
-/// After everything else has stopped, the last spans may take this long to leave.
-pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Handles to all three signals; cheap to clone.
 #[derive(Clone)]
@@ -78,14 +75,15 @@ impl Telemetry {
         self.level.would_enable(target, &level)
     }
 
-    /// Sends what is left. Comes last, bounded by [`FLUSH_TIMEOUT`], however dead the collector is.
-    pub async fn shutdown(self) {
+    /// Sends what is left. Comes last, and takes no longer than it may, however dead the collector is.
+    pub async fn shutdown(self, within: Duration) {
+        let until = Instant::now() + within;
         if let Some(provider) = self.provider {
-            let flush = tokio::task::spawn_blocking(move || traces::shutdown(&provider, FLUSH_TIMEOUT));
-            if tokio::time::timeout(FLUSH_TIMEOUT, flush).await.is_err() {
+            let flush = tokio::task::spawn_blocking(move || traces::shutdown(&provider, within));
+            if tokio::time::timeout(within, flush).await.is_err() {
                 tracing::warn!("the collector did not take the last spans in time");
             }
         }
-        self.log.flush(Duration::from_millis(500));
+        self.log.flush(until.saturating_duration_since(Instant::now()).max(Duration::from_millis(50)));
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use actix_web::HttpResponse;
+use actix_web::http::header::HeaderValue;
 use actix_web::web::{Data, Path, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -10,11 +11,14 @@ use tiered_cache::{Redis, RemoteError};
 use utoipa::ToSchema;
 
 use super::body::Json;
+use super::respond::CACHE_STATUS;
 use crate::app::App;
 use crate::server::problem::{self, Problem};
 
 /// No other key of the service begins like this.
 const SPACE: &str = concat!(env!("CARGO_PKG_NAME"), ":value:");
+const HIT: &str = concat!(env!("CARGO_PKG_NAME"), "; hit; detail=l2");
+const MISS: &str = concat!(env!("CARGO_PKG_NAME"), "; fwd=uri-miss; detail=l2");
 /// Nobody may fill Redis for ever.
 const MAX_TTL: u64 = 30 * 24 * 3600;
 
@@ -57,14 +61,11 @@ fn redis_key(key: &str) -> Result<String, Problem> {
 pub async fn get_value(app: Data<App>, path: Path<String>) -> Result<HttpResponse, Problem> {
     let key = redis_key(&path)?;
     let text: Option<String> = redis(&app)?.query(redis::cmd("GET").arg(key)).await.map_err(unreachable)?;
-    let text = text.ok_or_else(|| Problem::not_found("Key not found"))?;
+    let miss = || Problem::not_found("Key not found").with_header(CACHE_STATUS, HeaderValue::from_static(MISS));
+    let text = text.ok_or_else(miss)?;
     let broken = |error| Problem::new(problem::INTERNAL, "The stored value can't be read.").because(error);
     let value = serde_json::from_str(&text).map_err(broken)?;
-    let status = (
-        actix_web::http::header::HeaderName::from_static("cache-status"),
-        concat!(env!("CARGO_PKG_NAME"), "; hit; detail=l2"),
-    );
-    Ok(HttpResponse::Ok().insert_header(status).json(ValueDocument { key: &path, value }))
+    Ok(HttpResponse::Ok().insert_header((CACHE_STATUS, HIT)).json(ValueDocument { key: &path, value }))
 }
 
 /// Stores a value.

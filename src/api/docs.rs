@@ -1,10 +1,10 @@
 //! The API's description, and a page to try it that needs no other site.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, LOCATION};
-use actix_web::web::{Data, Path};
+use actix_web::web::{Bytes, Data, Path};
 use utoipa::openapi::path::Operation as Documented;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder};
@@ -73,7 +73,8 @@ fn find<'a>(api: &'a mut OpenApi, path: &str, method: &str) -> Option<&'a mut Do
         "GET" => item.get.as_mut(),
         "POST" => item.post.as_mut(),
         "PUT" => item.put.as_mut(),
-        _ => item.delete.as_mut(),
+        "DELETE" => item.delete.as_mut(),
+        _ => None,
     }
 }
 
@@ -91,7 +92,8 @@ fn add(documented: &mut Documented, operation: &Operation, class: Class) {
 /// This description.
 #[utoipa::path(get, path = "/openapi.json", tag = "documentation", responses((status = 200, body = Object)))]
 pub async fn openapi_json() -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(document())
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().into());
+    HttpResponse::Ok().content_type("application/json").body(DOCUMENT.clone())
 }
 
 /// To the page.
@@ -102,7 +104,7 @@ pub async fn redirect_to_page() -> HttpResponse {
 
 /// What the page shows.
 pub fn page_config() -> Config<'static> {
-    Config::new(["/openapi.json"])
+    Config::new(["/openapi.json"]).validator_url("none")
 }
 
 /// A page to try the API, with its scripts and styles.

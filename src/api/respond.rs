@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use actix_web::http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use actix_web::http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use tiered_cache::{CacheError, Hit, Read, Tier, WriteError};
@@ -12,6 +12,7 @@ use crate::server::problem::{self, Problem};
 use crate::store::error::StoreError;
 use crate::telemetry::context::RequestContext;
 
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Clients may keep answers but must ask whether they still hold.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, max-age=0, must-revalidate");
 
@@ -36,7 +37,7 @@ pub fn cached(request: &HttpRequest, hit: &Hit, body: impl FnOnce(&Bytes) -> Byt
     let etag = &hit.entry.etag;
     let unchanged = matches(request.headers(), etag);
     let mut answer = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-    answer.insert_header((CACHE_CONTROL, REVALIDATE)).insert_header(("cache-status", cache_status(hit)));
+    answer.insert_header((CACHE_CONTROL, REVALIDATE)).insert_header((CACHE_STATUS, cache_status(hit)));
     answer.insert_header((AGE, hit.age.as_secs()));
     if let Ok(etag) = HeaderValue::from_bytes(etag) {
         answer.insert_header((ETAG, etag));
@@ -48,10 +49,7 @@ pub fn cached(request: &HttpRequest, hit: &Hit, body: impl FnOnce(&Bytes) -> Byt
 pub fn absent(hit: &Hit, detail: &'static str) -> Problem {
     note(hit);
     let problem = Problem::not_found(detail);
-    match HeaderValue::from_str(&cache_status(hit)) {
-        Ok(value) => problem.with_header(actix_web::http::header::HeaderName::from_static("cache-status"), value),
-        Err(_) => problem,
-    }
+    HeaderValue::from_str(&cache_status(hit)).into_iter().fold(problem, |p, value| p.with_header(CACHE_STATUS, value))
 }
 
 /// For the request's log line.
@@ -72,9 +70,11 @@ fn cache_status(hit: &Hit) -> String {
     } else {
         text.push_str("; hit");
     }
-    let detail = hit.stale.map_or(hit.tier.as_str(), |reason| reason.as_str());
     // Writing into a String can't fail.
-    let _ = write!(text, "; ttl={}; detail={detail}", hit.ttl.as_secs());
+    let _ = write!(text, "; ttl={}; detail={}", hit.ttl.as_secs(), hit.tier.as_str());
+    if let Some(reason) = hit.stale {
+        let _ = write!(text, "; stale={}", reason.as_str());
+    }
     text
 }
 

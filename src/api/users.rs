@@ -72,8 +72,9 @@ fn id(text: &str) -> Result<UserId, Problem> {
 }
 
 /// Reads one user, cached.
-#[utoipa::path(get, path = "/api/users/{id}", tag = "users", params(("id" = i64, Path, minimum = 1)), responses(
-    (status = 200, body = CachedUserDocument<'static>), (status = 304, description = "the client's copy still holds")))]
+#[utoipa::path(get, path = "/api/users/{id}", tag = "users", params(("id" = i64, Path, minimum = 1),
+    ("X-Min-Version" = Option<i64>, Header, description = "nothing older than what a write answered as X-Version")),
+    responses((status = 200, body = CachedUserDocument<'static>), (status = 304, description = "the client's copy still holds")))]
 pub async fn get_user(app: Data<App>, request: HttpRequest, path: Path<String>) -> Result<HttpResponse, Problem> {
     let id = id(&path)?;
     let span = tracing::info_span!("get_user", user.id = id.get());
@@ -141,7 +142,7 @@ fn new_user(body: &Json) -> Result<NewUser, Problem> {
 
 /// Creates a user.
 #[utoipa::path(post, path = "/api/users", tag = "users", request_body = UserInput, security(("token" = [])), responses(
-    (status = 201, body = UserDocument<'static>, headers(("Location" = String)))))]
+    (status = 201, body = UserDocument<'static>, headers(("Location" = String), ("X-Version" = i64)))))]
 pub async fn create_user(app: Data<App>, body: Json) -> Result<HttpResponse, Problem> {
     let new = new_user(&body)?;
     // The number first: "not found" may be cached under it and must go around the commit like any other value.
@@ -161,7 +162,7 @@ pub async fn create_user(app: Data<App>, body: Json) -> Result<HttpResponse, Pro
 /// Replaces a user.
 #[utoipa::path(put, path = "/api/users/{id}", tag = "users", params(("id" = i64, Path, minimum = 1)),
     request_body = UserInput, security(("token" = [])), responses(
-    (status = 200, body = UserDocument<'static>)))]
+    (status = 200, body = UserDocument<'static>, headers(("X-Version" = i64)))))]
 pub async fn update_user(app: Data<App>, path: Path<String>, body: Json) -> Result<HttpResponse, Problem> {
     let id = id(&path)?;
     let new = new_user(&body)?;
@@ -181,7 +182,7 @@ pub async fn update_user(app: Data<App>, path: Path<String>, body: Json) -> Resu
 
 /// Deletes a user.
 #[utoipa::path(delete, path = "/api/users/{id}", tag = "users", params(("id" = i64, Path, minimum = 1)),
-    security(("token" = [])), responses((status = 204)))]
+    security(("token" = [])), responses((status = 204, headers(("X-Version" = i64)))))]
 pub async fn delete_user(app: Data<App>, path: Path<String>) -> Result<HttpResponse, Problem> {
     let id = id(&path)?;
     let store = app.store.clone();
@@ -201,7 +202,7 @@ fn version(user: &User) -> u64 {
 
 fn conflict(error: tiered_cache::WriteError<StoreError>) -> Problem {
     match error {
-        tiered_cache::WriteError::Source(StoreError::Conflict(_)) => {
+        tiered_cache::WriteError::Source(StoreError::Conflict(index)) if index == "users_email_key" => {
             Problem::new(problem::CONFLICT, "Another user has this e-mail address.")
         }
         other => Problem::from(other),

@@ -19,10 +19,10 @@ pub fn ask(values: &Values, path: &str) -> anyhow::Result<()> {
     let http = reader.finish(http)?;
     let ip = if http.bind.is_unspecified() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { http.bind };
     let address = SocketAddr::new(ip, http.management_port.unwrap_or(http.port));
-    let mut stream =
-        TcpStream::connect_timeout(&address, LIMIT).with_context(|| format!("nothing answers on {address}"))?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_write_timeout(Some(LIMIT))?;
+    let silent = || format!("nothing answers on {address}");
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT / 3).with_context(silent)?;
+    stream.set_read_timeout(Some(LIMIT / 3))?;
+    stream.set_write_timeout(Some(LIMIT / 3))?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut head = [0; 12];
     stream.read_exact(&mut head).context("the answer broke off")?;

@@ -3,7 +3,7 @@
 //! What the client reads (`detail`) and what the log keeps (`internal`) are kept apart: internals never leave the process.
 
 use std::borrow::Cow;
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -59,7 +59,8 @@ pub struct FieldError {
 }
 
 /// A failed request.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
 pub struct Problem {
     pub kind: Kind,
     detail: Cow<'static, str>,
@@ -82,20 +83,17 @@ impl Problem {
         Self { errors: errors.into(), ..Self::new(INVALID, "One or more fields are not valid; see errors.") }
     }
 
-    #[must_use]
     pub fn because(mut self, internal: impl Display) -> Self {
         self.internal = Some(internal.to_string().into());
         self
     }
 
-    #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
     /// Says when to try again, rounded up to whole seconds.
-    #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         self.with_header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
@@ -129,19 +127,10 @@ impl Problem {
     }
 }
 
-impl Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
-    }
-}
-
 /// The telemetry middleware renders the body, since it knows the request's ids.
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
         self.kind.status
-    }
-    fn error_response(&self) -> HttpResponse {
-        HttpResponse::new(self.status_code())
     }
 }
 

@@ -12,6 +12,7 @@ use super::limits::{Limits, admit};
 use super::problem::{self, Kind, Problem};
 use crate::api::{cache_values, data, docs, test, users};
 use crate::health::probes;
+use crate::telemetry::observe::UNMATCHED;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -64,6 +65,8 @@ const fn management(path: &'static str, operations: &'static [Operation]) -> Res
 /// How reading a body can fail.
 const BODY: [Kind; 3] = [problem::BAD_REQUEST, problem::TOO_LARGE, problem::NOT_JSON];
 const READ: &[Kind] = &[problem::BAD_REQUEST, problem::NOT_FOUND, problem::UNAVAILABLE];
+/// As above, and the source may not have reached `X-Min-Version`.
+const READ_VERSION: &[Kind] = &[problem::BAD_REQUEST, problem::NOT_FOUND, problem::CONFLICT, problem::UNAVAILABLE];
 const LIST: &[Kind] = &[problem::BAD_REQUEST, problem::UNAVAILABLE];
 const CREATE: &[Kind] = &[BODY[0], BODY[1], BODY[2], problem::CONFLICT, problem::INVALID, problem::UNAVAILABLE];
 const UPDATE: &[Kind] =
@@ -80,7 +83,7 @@ pub static RESOURCES: &[Resource] = &[
     public(
         "/api/users/{id}",
         &[
-            open("GET", READ, || web::to(users::get_user)),
+            open("GET", READ_VERSION, || web::to(users::get_user)),
             token("PUT", UPDATE, || web::to(users::update_user)),
             token("DELETE", READ, || web::to(users::delete_user)),
         ],
@@ -118,13 +121,19 @@ pub fn mount(app: &mut ServiceConfig, classes: &[Class], limits: &Arc<Limits>) {
             let route = (operation.handler)();
             service = service.route(match operation.method {
                 "GET" => route.guard(guard::Any(guard::Get()).or(guard::Head())),
-                "POST" => route.guard(guard::Post()),
-                "PUT" => route.guard(guard::Put()),
-                _ => route.guard(guard::Delete()),
+                other => route.guard(guard::fn_guard(move |request| request.head().method == *other)),
             });
         }
         app.service(service);
     }
+}
+
+/// What no route is for is limited like everything else.
+pub fn unmatched(limits: &Arc<Limits>) -> Route {
+    static NOWHERE: Resource = public(UNMATCHED, &[]);
+    let limits = Arc::clone(limits);
+    web::to(async || Err::<&str, _>(Problem::not_found("There is nothing at this path.")))
+        .wrap(from_fn(move |request, next| admit(Arc::clone(&limits), &NOWHERE, request, next)))
 }
 
 fn method_not_allowed(resource: &Resource) -> Result<HttpResponse, Problem> {

@@ -74,11 +74,8 @@ impl<S> Filter<S> for EventFilter {
 /// Panics become lines like everything else, and are on disk before the process may end of them.
 pub fn log_panics(writer: LogWriter) {
     std::panic::set_hook(Box::new(move |panic| {
-        let payload = panic.payload();
-        let text =
-            payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let mut line = writer.line(tracing::Level::ERROR, "panic");
-        line.message(text.unwrap_or("a panic without a text"));
+        line.message(panic.payload_as_str().unwrap_or("a panic without a text"));
         if let Some(context) = RequestContext::current() {
             line.context(&context);
         }

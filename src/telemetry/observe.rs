@@ -245,14 +245,10 @@ impl<'a> Flight<'a> {
         line.number("http.response.status_code", status);
         line.number("duration_ms", format_args!("{millis:.3}"));
         line.text("client.address", &self.client);
-        if let Some(agent) = &self.user_agent {
-            line.text("user_agent.original", agent);
-        }
-        if let Some(cache) = self.context.cache.get() {
-            line.text("cache", cache);
-        }
-        if let Some(internal) = internal {
-            line.text("error", internal);
+        let cache = self.context.cache.get().copied();
+        for (key, value) in [("user_agent.original", self.user_agent.as_deref()), ("cache", cache), ("error", internal)]
+        {
+            value.into_iter().for_each(|value| line.text(key, value));
         }
         log.write(line);
     }
@@ -268,7 +264,7 @@ impl Drop for Flight<'_> {
 
 /// Probes come every few seconds from everywhere: they are counted, but neither traced nor, when all is well, logged.
 fn is_probe(path: &str) -> bool {
-    path.starts_with("/health") || path == "/metrics"
+    path == "/health" || path.starts_with("/health/") || path == "/metrics"
 }
 
 /// Errors come without a body or with the framework's own; what a handler wrote, such as a 503 of `/health`, is kept.
@@ -277,7 +273,7 @@ fn lacks_body(answer: &HttpResponse<BoxBody>) -> bool {
 }
 
 /// Anybody can invent methods; only known ones become labels.
-fn known_method(method: &Method) -> &'static str {
+pub fn known_method(method: &Method) -> &'static str {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
 }

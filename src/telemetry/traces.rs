@@ -23,6 +23,7 @@ use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::context::random_id;
+use super::observe::known_method;
 use crate::config::{ExportConfig, TelemetryConfig};
 
 /// Target of the spans that begin a trace; all others need a recorded parent.
@@ -99,14 +100,15 @@ pub fn parent(headers: &HeaderMap) -> Option<SpanContext> {
 
 /// Makes the root span of a sampled request. Returns it with its span id.
 pub fn root(request: &ServiceRequest, parent: Option<SpanContext>, trace_id: TraceId, client: &str) -> (Span, SpanId) {
+    let method = known_method(request.method());
     let span = tracing::info_span!(
         target: ROOT,
         "request",
-        otel.name = request.method().as_str(),
+        otel.name = method,
         otel.kind = "server",
         otel.status_code = tracing::field::Empty,
         error.type = tracing::field::Empty,
-        http.request.method = request.method().as_str(),
+        http.request.method = method,
         http.route = tracing::field::Empty,
         http.response.status_code = tracing::field::Empty,
         url.path = request.path(),

@@ -47,3 +47,11 @@ async fn every_reference_within_the_description_resolves() {
     }
     assert!(count > 20, "{count} references");
 }
+
+#[test]
+fn the_example_of_adding_a_resource_applies() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let check = ["apply", "--check", "docs/add-a-resource.md"];
+    let output = std::process::Command::new("git").args(check).current_dir(root).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -160,9 +160,10 @@ impl Inner {
             let Ok(_place) = inner.retries.try_acquire() else { return };
             let mut pause = RETRY.0;
             loop {
-                tokio::time::sleep(pause).await;
+                // A stop waits for one attempt more: the block, the outbox row or the fence covers the rest.
+                let closing = tokio::time::timeout(pause, inner.closing.cancelled()).await.is_ok();
                 pause = (pause * 2).min(RETRY.1);
-                if inner.tell(&hashes, phase).await.is_ok() {
+                if inner.tell(&hashes, phase).await.is_ok() || closing {
                     return;
                 }
             }
