@@ -4,8 +4,8 @@
 
 mod bus;
 mod keys;
-mod late;
 mod l3;
+mod late;
 mod life;
 mod loads;
 #[cfg(feature = "all-tests")]
