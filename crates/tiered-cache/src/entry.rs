@@ -59,7 +59,6 @@ pub(crate) struct Times {
     pub(crate) cost: Duration,
 }
 
-/// The states of an early refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refresh {
     Idle = 0,
@@ -128,7 +127,6 @@ pub enum Tier {
 
 impl Tier {
     /// The metric label and the event field.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::L1 => "l1",
@@ -152,7 +150,6 @@ pub enum StaleReason {
 
 impl StaleReason {
     /// The metric label.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SourceSlow => "source_slow",

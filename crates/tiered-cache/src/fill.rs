@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::codec::{self, Wire};
 use crate::entry::{Body, Times};
 use crate::flight::Arrived;
+use crate::inner::DEGRADED;
 use crate::load::{Loading, Purpose, Right, Step};
 use crate::remote::{Fill, Filled, Found, Mark, Token};
 use crate::{Entry, Kind, Loaded, Read, Tier};
@@ -18,7 +19,7 @@ impl Loading<'_> {
     pub(crate) fn open(&self, found: &Found, sent: Instant) -> Result<Arrived, u64> {
         let key = &self.flight.key;
         let wire = codec::decode(key, self.policy.schema, &found.bytes).map_err(|error| {
-            tracing::warn!(target: "tiered_cache", cache = self.policy.cache, %error, "unreadable entry");
+            tracing::warn!(target: "tiered_cache", cache = self.policy.cache, error = error.as_str(), "unreadable entry");
             self.inner.metrics.codec_error(self.policy.cache, error.as_str());
             found.stamp
         })?;
@@ -69,7 +70,7 @@ impl Loading<'_> {
     }
 
     fn l1_ttl(&self) -> Duration {
-        self.policy.l1_ttl.min(self.inner.settings.l1_ttl_cap)
+        self.policy.l1_ttl.min(self.inner.l1_ttl_cap)
     }
 
     fn entry(&self, version: u64, kind: Kind, etag: Bytes, body: Bytes, times: Times) -> Entry {
@@ -103,7 +104,7 @@ impl Loading<'_> {
         match right {
             Right::Alone => {
                 // Somebody may write without this process ever hearing of it.
-                let until = begun + self.inner.settings.degraded;
+                let until = begun + DEGRADED;
                 fresh = fresh.min(until.saturating_duration_since(now));
                 life = fresh;
             }
@@ -115,7 +116,7 @@ impl Loading<'_> {
             fresh_until: now + fresh.min(self.l1_ttl()),
             expires_at: now + fresh,
             dead_at: now + life,
-            own_until: Some(begun + self.inner.settings.degraded),
+            own_until: Some(begun + DEGRADED),
             cost,
         };
         let entry = Arc::new(self.entry(loaded.version, kind, body.etag, body.bytes, times));

@@ -18,48 +18,18 @@ use crate::l3::L3;
 use crate::metrics::CacheMetrics;
 use crate::{CacheHealth, OutboxStore, Remote};
 
-/// What the builder sets beside the parts.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) l1_ttl_cap: Duration,
-    pub(crate) load_permits: usize,
-    pub(crate) load_queue: usize,
-    pub(crate) load_wait: Duration,
-    pub(crate) longest_write: Duration,
-    pub(crate) fence: Duration,
-    pub(crate) degraded: Duration,
-    pub(crate) flights: usize,
-    /// How long an error answers newcomers without another try.
-    pub(crate) error_memo: Duration,
-    /// A lease that isn't renewed for this long is free.
-    pub(crate) lease: Duration,
-    pub(crate) max_retries: usize,
-    /// Every so many hits one is checked against the source; 0: none.
-    pub(crate) probe_every: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            l1_ttl_cap: Duration::from_secs(300),
-            load_permits: 14,
-            load_queue: 1024,
-            load_wait: Duration::from_secs(2),
-            longest_write: Duration::from_secs(32),
-            fence: Duration::from_secs(1),
-            degraded: Duration::from_secs(5),
-            flights: 10_000,
-            error_memo: Duration::from_millis(200),
-            lease: Duration::from_secs(2),
-            max_retries: 1024,
-            probe_every: 10_000,
-        }
-    }
-}
+/// L1 answers for this long after the bus was last asked with success.
+const FENCE: Duration = Duration::from_secs(1);
+/// How long a load made without the shared tier may be served.
+pub(crate) const DEGRADED: Duration = Duration::from_secs(5);
+/// A lease that isn't renewed for this long is free.
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Inner {
     pub(crate) runtime: Handle,
-    pub(crate) settings: Settings,
+    pub(crate) l1_ttl_cap: Duration,
+    pub(crate) longest_write: Duration,
+    pub(crate) probe_every: u32,
     pub(crate) l1: L1,
     pub(crate) flights: Flights,
     pub(crate) gate: Gate,
@@ -93,7 +63,7 @@ impl Inner {
 
     /// Opens the fence for a while after `heard`, the time before an answered read of the bus was sent.
     pub(crate) fn advance_fence(&self, heard: Instant) {
-        let until = heard.saturating_duration_since(self.started) + self.settings.fence;
+        let until = heard.saturating_duration_since(self.started) + FENCE;
         self.fence.store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX - 1), Ordering::Release);
     }
 

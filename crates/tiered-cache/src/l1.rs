@@ -48,7 +48,6 @@ impl L1 {
         self.stripes.invalidate(hash, || self.remove(hash));
     }
 
-    /// Frees memory; says nothing about validity.
     pub(crate) fn remove(&self, hash: u128) {
         if let Some(store) = &self.store {
             store.invalidate(&hash);
@@ -80,11 +79,8 @@ impl Hasher for Prehashed {
         self.0
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 << 8) | u64::from(byte);
-        }
-    }
+    /// Never called: a key is one `u128`.
+    fn write(&mut self, _: &[u8]) {}
 
     fn write_u128(&mut self, hash: u128) {
         // The stripes use the low bits; the map gets the others.

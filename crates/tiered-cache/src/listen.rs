@@ -10,18 +10,13 @@ use crate::inner::Inner;
 use crate::remote::{Batch, Bus, Phase};
 use crate::{LoadError, outbox};
 
-/// How often each replica looks for undelivered invalidations.
 const OUTBOX_EVERY: Duration = Duration::from_secs(1);
-/// Rows taken from the outbox at once.
 const OUTBOX_ROWS: usize = 100;
-/// A look into the outbox must end within this time.
 const OUTBOX_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a failure that may come at once, so that it isn't repeated at once.
 const BUS_PAUSE: Duration = Duration::from_millis(20);
-/// How often the breaker's state is looked at.
 const BREAKER_EVERY: Duration = Duration::from_millis(100);
 
-/// Reads the bus until the cache is gone.
 pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
     loop {
         let read = bus.next().await;
@@ -29,7 +24,7 @@ pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
         match read {
             Ok(batch) => inner.apply(&batch).await,
             Err(error) => {
-                inner.metrics.bus_failed();
+                inner.metrics.bus_errors.inc();
                 tracing::debug!(target: "tiered_cache", %error, "the bus can't be read");
                 drop(inner);
                 tokio::time::sleep(BUS_PAUSE).await;
@@ -49,13 +44,12 @@ pub(crate) async fn outbox(inner: Weak<Inner>) {
     }
 }
 
-/// Closes the breaker when Redis is well again.
 pub(crate) async fn breaker(inner: Weak<Inner>) {
     loop {
         tokio::time::sleep(BREAKER_EVERY).await;
         let Some(inner) = inner.upgrade() else { return };
         let Some(remote) = &inner.remote else { return };
-        if !inner.breaker.wants_probe(Instant::now()) {
+        if !inner.breaker.takes_probe(Instant::now()) {
             continue;
         }
         // The bus must be caught up and the outbox empty: otherwise L2 holds what should have been removed.
@@ -95,7 +89,6 @@ impl Inner {
         self.advance_fence(batch.sent_at);
     }
 
-    /// Empties the outbox.
     pub(crate) async fn drain(&self) -> Result<(), LoadError> {
         let Some(outbox) = &self.outbox else { return Ok(()) };
         let Some(remote) = &self.remote else { return Ok(()) };

@@ -11,12 +11,12 @@ use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
 use crate::inner::Inner;
+use crate::metrics::outcome;
 use crate::remote::{Phase, Token};
 use crate::{CacheError, CacheKey, RemoteError, TieredCache, Write, WriteError, outbox};
 
 /// Blocks outlive the longest possible write by this much.
 const BLOCK_MARGIN: Duration = Duration::from_secs(5);
-/// Waits between attempts to deliver what a write left undelivered.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What a transaction is told, and tells.
@@ -44,10 +44,6 @@ impl TieredCache {
     /// Runs `txn`, which must commit and give the row's version, and invalidates `keys` around the commit.
     ///
     /// Runs in a task of its own: a caller that goes away neither stops the write nor loses the invalidation.
-    ///
-    /// # Errors
-    ///
-    /// See [`WriteError`].
     pub async fn write<T, E, F, Fut>(&self, keys: Vec<CacheKey>, level: Write, txn: F) -> Result<T, WriteError<E>>
     where
         T: Send + 'static,
@@ -67,9 +63,7 @@ impl TieredCache {
 
     /// Removes `keys` from every tier of every replica.
     ///
-    /// # Errors
-    ///
-    /// When Redis can't be told now; it is told as soon as it is back, unless this process ends before.
+    /// An error says that Redis can't be told now; it is told as soon as it is back, unless this process ends before.
     pub async fn invalidate(&self, keys: &[CacheKey]) -> Result<(), CacheError> {
         let inner = Arc::clone(&self.inner);
         let hashes: Arc<[u128]> = keys.iter().map(CacheKey::hash).collect();
@@ -125,9 +119,9 @@ impl Inner {
 
     async fn block(&self, hashes: &[u128], write: Token) -> Result<(), RemoteError> {
         let Some(remote) = &self.remote else { return Ok(()) };
-        let life = self.settings.longest_write + BLOCK_MARGIN;
+        let life = self.longest_write + BLOCK_MARGIN;
         let told = remote.invalidate(hashes, Phase::Block { write, life }, self.origin).await;
-        self.metrics.invalidated("block", told.is_ok());
+        self.metrics.invalidated("block", outcome(told.is_ok()));
         told
     }
 
@@ -135,7 +129,7 @@ impl Inner {
     pub(crate) async fn deliver(self: &Arc<Self>, hashes: &Arc<[u128]>, phase: Phase) -> Result<(), RemoteError> {
         let Some(remote) = &self.remote else { return Ok(()) };
         let told = remote.invalidate(hashes, phase, self.origin).await;
-        self.metrics.invalidated("done", told.is_ok());
+        self.metrics.invalidated("done", outcome(told.is_ok()));
         if told.is_err() {
             self.deliver_later(hashes, phase);
         }
