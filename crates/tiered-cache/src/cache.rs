@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -46,8 +46,12 @@ pub struct TieredCache {
 pub struct CacheHealth {
     /// L1 may answer: the bus was heard lately, or there is none.
     pub fence_open: bool,
+    /// Time since the last answered read of the bus was sent, which is what the fence compares; zero without a bus.
+    pub bus_lag: Duration,
     /// The shared tier is left alone after failures.
     pub breaker_open: bool,
+    /// L3 is left alone after failures.
+    pub l3_breaker_open: bool,
     /// Flights under way.
     pub flights: usize,
     /// Loads that ask the source.
@@ -86,10 +90,10 @@ impl TieredCache {
             Some((Arc::new(RedisRemote::new(redis, &namespace)), Box::new(bus)))
         });
         let (remote, bus) = shared.unzip();
-        let stop = CancellationToken::new();
+        let (stop, metrics) = (CancellationToken::new(), CacheMetrics::default());
         let inner = Arc::new(Inner {
             runtime: runtime.clone(),
-            l1: L1::new(l1_bytes),
+            l1: L1::new(l1_bytes, metrics.clone()),
             flights: Flights::new(FLIGHTS),
             gate: Gate::new(gate.0, gate.1, gate.2),
             retries: Semaphore::new(RETRIES),
@@ -100,7 +104,7 @@ impl TieredCache {
             remote,
             l3: l3.map(|store| L3::new(store, namespace)),
             outbox,
-            metrics: CacheMetrics::default(),
+            metrics,
             origin: rand::random(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -108,7 +112,7 @@ impl TieredCache {
             breaker: Breaker::new(),
             started: Instant::now(),
             fence: AtomicU64::new(if bus.is_some() { 0 } else { u64::MAX }),
-            caught_up: AtomicBool::new(false),
+            echoes: Default::default(),
         });
         let weak = Arc::downgrade(&inner);
         inner.metrics.watch(weak.clone());

@@ -128,7 +128,7 @@ impl Flights {
     }
 }
 
-fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while holding a shard, and a map is whole after every step anyway.
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
 //! What all clones of a cache share.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -19,7 +20,7 @@ use crate::metrics::CacheMetrics;
 use crate::{CacheHealth, OutboxStore, Remote};
 
 /// L1 answers for this long after the bus was last asked with success.
-const FENCE: Duration = Duration::from_secs(1);
+pub(crate) const FENCE: Duration = Duration::from_secs(1);
 /// How long a load made without the shared tier may be served.
 pub(crate) const DEGRADED: Duration = Duration::from_secs(5);
 /// A lease that isn't renewed for this long is free.
@@ -51,8 +52,8 @@ pub(crate) struct Inner {
     pub(crate) breaker: Breaker,
     /// Nanoseconds after `started` up to which L1 may answer; `u64::MAX` without a bus.
     pub(crate) fence: AtomicU64,
-    /// The outbox was seen empty since the fence was last shut.
-    pub(crate) caught_up: AtomicBool,
+    /// Own invalidations that the bus hasn't brought back: first key, when sent.
+    pub(crate) echoes: Mutex<VecDeque<(u128, Instant)>>,
 }
 
 impl Inner {
@@ -68,9 +69,14 @@ impl Inner {
     }
 
     pub(crate) fn health(&self) -> CacheHealth {
+        let now = Instant::now();
+        let heard = Duration::from_nanos(self.fence.load(Ordering::Acquire)).saturating_sub(FENCE);
+        let silent = now.saturating_duration_since(self.started).saturating_sub(heard);
         CacheHealth {
-            fence_open: self.fence_open(Instant::now()),
+            fence_open: self.fence_open(now),
+            bus_lag: if self.remote.is_some() { silent } else { Duration::ZERO },
             breaker_open: self.breaker.is_open(),
+            l3_breaker_open: self.l3.as_ref().is_some_and(|l3| l3.breaker.is_open()),
             flights: self.flights.under_way(),
             loads: self.gate.in_use(),
             queued: self.gate.queued(),

@@ -32,7 +32,7 @@ pub trait CopyStore: Send + Sync + 'static {
 
 pub(crate) struct L3 {
     store: Arc<dyn CopyStore>,
-    breaker: Breaker,
+    pub(crate) breaker: Breaker,
     namespace: String,
 }
 

@@ -1,12 +1,12 @@
 //! The background tasks: the bus and its fence, the outbox, the breaker's way back.
 
-use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::inner::Inner;
+use crate::flight::lock;
+use crate::inner::{FENCE, Inner};
 use crate::remote::{Batch, Bus, Phase};
 use crate::{LoadError, outbox};
 
@@ -18,12 +18,20 @@ const BUS_PAUSE: Duration = Duration::from_millis(20);
 const BREAKER_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
+    let (mut reopening, mut heard, mut lost) = (Reopening::Unasked, false, false);
     loop {
         let read = bus.next().await;
         let Some(inner) = inner.upgrade() else { return };
         match read {
-            Ok(batch) => inner.apply(&batch).await,
+            Ok(batch) => {
+                if std::mem::take(&mut lost) {
+                    inner.metrics.bus_reconnects.inc();
+                }
+                heard = true;
+                inner.apply(&batch, &mut reopening).await;
+            }
             Err(error) => {
+                lost = heard;
                 inner.metrics.bus_errors.inc();
                 tracing::debug!(target: "tiered_cache", %error, "the bus can't be read");
                 drop(inner);
@@ -58,8 +66,25 @@ pub(crate) async fn breaker(inner: Weak<Inner>) {
     }
 }
 
+/// How the outbox answered since the fence was shut.
+enum Reopening {
+    Unasked,
+    Refused,
+    /// Empty at that time; soon that says nothing any more.
+    Drained(Instant),
+}
+
 impl Inner {
-    async fn apply(&self, batch: &Batch) {
+    /// An own invalidation came back.
+    fn echoed(&self, hashes: &[u128]) {
+        let mut echoes = lock(&self.echoes);
+        let sent = echoes.iter().position(|(hash, _)| hashes.first() == Some(hash)).and_then(|at| echoes.remove(at));
+        if let Some((_, sent)) = sent {
+            self.metrics.visible.observe(sent.elapsed().as_secs_f64());
+        }
+    }
+
+    async fn apply(&self, batch: &Batch, reopening: &mut Reopening) {
         if let Some(gap) = batch.gap {
             // Clear after the position was taken, detach after clearing: nothing from before survives.
             self.l1.clear();
@@ -67,7 +92,9 @@ impl Inner {
             self.metrics.bus_gap(gap.as_str());
         }
         for notice in &batch.notices {
-            if notice.origin != self.origin {
+            if notice.origin == self.origin {
+                self.echoed(&notice.hashes);
+            } else {
                 self.forget(&notice.hashes);
             }
         }
@@ -76,22 +103,28 @@ impl Inner {
         }
         // After a silence other replicas may have written without Redis: first what they left in the outbox.
         // This read is too old by then, the next one opens the fence.
-        if !self.fence_open(Instant::now()) && self.outbox.is_some() && !self.caught_up.swap(false, SeqCst) {
+        let drained = matches!(*reopening, Reopening::Drained(at) if batch.sent_at < at + FENCE);
+        if !drained && self.outbox.is_some() && !self.fence_open(Instant::now()) {
             match self.drain().await {
-                Ok(()) => self.caught_up.store(true, SeqCst),
+                Ok(()) => *reopening = Reopening::Drained(Instant::now()),
                 Err(error) => {
-                    tracing::debug!(target: "tiered_cache", %error, "the fence stays shut: the outbox can't be drained");
+                    // Once per outage, not per attempt.
+                    if !matches!(*reopening, Reopening::Refused) {
+                        let what = "L1 and L2 stay unused: after a silence of the bus the outbox must be read first";
+                        tracing::warn!(target: "tiered_cache", %error, what);
+                    }
+                    *reopening = Reopening::Refused;
                     tokio::time::sleep(BUS_PAUSE).await;
                 }
             }
             return;
         }
+        *reopening = Reopening::Unasked;
         self.advance_fence(batch.sent_at);
     }
 
     pub(crate) async fn drain(&self) -> Result<(), LoadError> {
         let Some(outbox) = &self.outbox else { return Ok(()) };
-        let Some(remote) = &self.remote else { return Ok(()) };
         let work = async {
             loop {
                 let rows = outbox.take(OUTBOX_ROWS).await?;
@@ -102,7 +135,7 @@ impl Inner {
                 let hashes: Vec<u128> = rows.iter().flat_map(|row| outbox::decode(&row.payload)).collect();
                 // Whether Redis can be told or not, this process knows now.
                 self.forget(&hashes);
-                let told = remote.invalidate(&hashes, Phase::Done { write: 0, version: 0 }, self.origin).await;
+                let told = self.tell(&hashes, Phase::Done { write: 0, version: 0 }).await;
                 told.map_err(|error| -> LoadError { Arc::new(error) })?;
                 let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
                 outbox.done(&ids).await?;

@@ -117,7 +117,7 @@ impl Inner {
             return None;
         }
         if !entry.is_alive(now) {
-            self.l1.remove(key.hash());
+            self.l1.remove(key.hash(), "expired");
             return None;
         }
         self.may_serve(&entry, now).then_some(entry)

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use crate::flight::lock;
 use crate::inner::Inner;
 use crate::metrics::outcome;
 use crate::remote::{Phase, Token};
@@ -17,6 +19,7 @@ use crate::{CacheError, CacheKey, RemoteError, TieredCache, Write, WriteError, o
 
 /// Blocks outlive the longest possible write by this much.
 const BLOCK_MARGIN: Duration = Duration::from_secs(5);
+const ECHOES: usize = 256;
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What a transaction is told, and tells.
@@ -118,18 +121,27 @@ impl Inner {
     }
 
     async fn block(&self, hashes: &[u128], write: Token) -> Result<(), RemoteError> {
-        let Some(remote) = &self.remote else { return Ok(()) };
         let life = self.longest_write + BLOCK_MARGIN;
-        let told = remote.invalidate(hashes, Phase::Block { write, life }, self.origin).await;
-        self.metrics.invalidated("block", outcome(told.is_ok()));
+        self.tell(hashes, Phase::Block { write, life }).await
+    }
+
+    pub(crate) async fn tell(&self, hashes: &[u128], phase: Phase) -> Result<(), RemoteError> {
+        let Some(remote) = &self.remote else { return Ok(()) };
+        if let Some(&first) = hashes.first() {
+            let mut echoes = lock(&self.echoes);
+            // What never comes back is pushed out.
+            echoes.truncate(ECHOES - 1);
+            echoes.push_front((first, Instant::now()));
+        }
+        let told = remote.invalidate(hashes, phase, self.origin).await;
+        let name = if matches!(phase, Phase::Block { .. }) { "block" } else { "done" };
+        self.metrics.invalidated(name, outcome(told.is_ok()));
         told
     }
 
     /// Tells the shared tier now, or goes on trying in the background.
     pub(crate) async fn deliver(self: &Arc<Self>, hashes: &Arc<[u128]>, phase: Phase) -> Result<(), RemoteError> {
-        let Some(remote) = &self.remote else { return Ok(()) };
-        let told = remote.invalidate(hashes, phase, self.origin).await;
-        self.metrics.invalidated("done", outcome(told.is_ok()));
+        let told = self.tell(hashes, phase).await;
         if told.is_err() {
             self.deliver_later(hashes, phase);
         }
@@ -138,7 +150,6 @@ impl Inner {
 
     fn deliver_later(self: &Arc<Self>, hashes: &Arc<[u128]>, phase: Phase) {
         let (inner, hashes) = (Arc::clone(self), Arc::clone(hashes));
-        let Some(remote) = self.remote.clone() else { return };
         let work = async move {
             // Bounded in number; what finds no place is left to the block or the outbox row.
             let Ok(_place) = inner.retries.try_acquire() else { return };
@@ -146,7 +157,7 @@ impl Inner {
             loop {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY.1);
-                if remote.invalidate(&hashes, phase, inner.origin).await.is_ok() {
+                if inner.tell(&hashes, phase).await.is_ok() {
                     return;
                 }
             }

@@ -66,6 +66,8 @@ pub struct CacheMetrics {
     loads: Histograms<1>,
     operations: Histograms<3>,
     pub(crate) bus_errors: Counter,
+    pub(crate) bus_reconnects: Counter,
+    pub(crate) visible: Histogram,
     outbox_pending: Gauge,
 }
 
@@ -82,6 +84,8 @@ impl Default for CacheMetrics {
             loads: Family::new_with_constructor(histogram),
             operations: Family::new_with_constructor(histogram),
             bus_errors: Counter::default(),
+            bus_reconnects: Counter::default(),
+            visible: histogram(),
             outbox_pending: Gauge::default(),
         }
     }
@@ -96,11 +100,18 @@ impl CacheMetrics {
         to.register("cache_load_seconds", "Time that loads from the source took", self.loads.clone());
         to.register("cache_op_seconds", "Time that operations of shared tiers took", self.operations.clone());
         to.register("cache_bus_errors", "Reads of the bus that failed", self.bus_errors.clone());
+        to.register(
+            "cache_bus_reconnects",
+            "Times the bus was read again after a failure",
+            self.bus_reconnects.clone(),
+        );
+        let help = "Time until this process's own invalidations came back by the bus";
+        to.register("cache_invalidate_visible_seconds", help, self.visible.clone());
         to.register("cache_outbox_pending", "Undelivered invalidations", self.outbox_pending.clone());
     }
 
     pub(crate) fn watch(&self, cache: Weak<Inner>) {
-        drop(self.state.0.set(cache));
+        drop(self.state.cache.set(cache));
     }
 
     pub(crate) fn served(&self, cache: &'static str, hit: &Hit, read: Read) {
@@ -135,6 +146,10 @@ impl CacheMetrics {
         self.error(cache, result);
     }
 
+    pub(crate) fn evicted(&self, cause: &'static str, entries: u64) {
+        self.state.evictions.get_or_create(&[("cause", cause)]).inc_by(entries);
+    }
+
     pub(crate) fn outbox_pending(&self, rows: usize) {
         self.outbox_pending.set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
@@ -145,21 +160,35 @@ pub(crate) fn outcome(ok: bool) -> &'static str {
 }
 
 #[derive(Debug, Default)]
-struct State(OnceLock<Weak<Inner>>);
+struct State {
+    cache: OnceLock<Weak<Inner>>,
+    evictions: Family<Labels<1>, Counter>,
+}
 
 impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let Some(health) = self.0.get().and_then(Weak::upgrade).map(|inner| inner.health()) else { return Ok(()) };
+        let Some(inner) = self.cache.get().and_then(Weak::upgrade) else { return Ok(()) };
+        inner.l1.settle();
+        let health = inner.health();
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let gauges = [
             ("cache_fence_open", "1: L1 may answer", u64::from(health.fence_open)),
-            ("cache_breaker_open", "1: the shared tier is left alone", u64::from(health.breaker_open)),
             ("cache_flights", "Flights under way", count(health.flights)),
             ("cache_db_gate_in_use", "Loads that ask the source", count(health.loads)),
             ("cache_db_gate_queued", "Loads that wait for the gate", count(health.queued)),
             ("cache_l1_bytes", "Bytes in L1", health.l1_bytes),
             ("cache_l1_entries", "Entries in L1", health.l1_entries),
         ];
+        let help = "Entries that left L1 by cause";
+        self.evictions.encode(encoder.encode_descriptor("cache_l1_evictions", help, None, MetricType::Counter)?)?;
+        let help = "1: the tier is left alone after failures";
+        let mut breakers = encoder.encode_descriptor("cache_breaker_state", help, None, MetricType::Gauge)?;
+        for (tier, open) in [("l2", health.breaker_open), ("l3", health.l3_breaker_open)] {
+            ConstGauge::new(i64::from(open)).encode(breakers.encode_family(&[("tier", tier)])?)?;
+        }
+        let help = "Time since the last answered read of the bus was sent";
+        let lag = encoder.encode_descriptor("cache_bus_lag_seconds", help, None, MetricType::Gauge)?;
+        ConstGauge::new(health.bus_lag.as_secs_f64()).encode(lag)?;
         for (name, help, value) in gauges {
             let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)?;
