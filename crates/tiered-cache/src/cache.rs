@@ -158,7 +158,8 @@ impl TieredCache {
             }
             return Ok(hit);
         }
-        let outcome = inner.miss(key, ask, load()).await;
+        // Boxed: the future of a hit stays small.
+        let outcome = Box::pin(inner.miss(key, ask, load())).await;
         if let Err(error) = &outcome {
             inner.metrics.failed(policy.cache, error);
         }

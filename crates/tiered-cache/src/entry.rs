@@ -51,6 +51,8 @@ pub(crate) struct Times {
     pub(crate) fresh_until: Instant,
     /// When the value itself stops being fresh.
     pub(crate) expires_at: Instant,
+    /// Before this an early refresh is practically never drawn.
+    pub(crate) refresh_from: Instant,
     /// The end of fail-safe: afterwards the entry doesn't exist.
     pub(crate) dead_at: Instant,
     /// Until when a load of this process may be served although the bus is silent; `None` for copies from L2.

@@ -62,11 +62,18 @@ impl Loading<'_> {
             read_at: sent.checked_sub(age).unwrap_or(sent),
             fresh_until: expires_at.min(sent + self.l1_ttl()),
             expires_at,
+            refresh_from: self.refresh_from(expires_at, wire.cost),
             dead_at: sent + wire.life.saturating_sub(since),
             own_until: None,
             cost: wire.cost,
         };
         self.entry(wire.version, wire.kind, wire.etag, wire.body, times)
+    }
+
+    /// Ten load times before the end; a draw beyond that has a chance of 1 in 22,000.
+    fn refresh_from(&self, expires_at: Instant, cost: Duration) -> Instant {
+        let reach = cost.mul_f32(self.policy.beta.max(0.0) * 10.0);
+        expires_at.checked_sub(reach).unwrap_or(expires_at)
     }
 
     fn l1_ttl(&self) -> Duration {
@@ -115,6 +122,7 @@ impl Loading<'_> {
             read_at: begun,
             fresh_until: now + fresh.min(self.l1_ttl()),
             expires_at: now + fresh,
+            refresh_from: self.refresh_from(now + fresh, cost),
             dead_at: now + life,
             own_until: Some(begun + DEGRADED),
             cost,

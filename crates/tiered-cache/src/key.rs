@@ -31,6 +31,7 @@ impl CacheKey {
     /// Starts a key for one kind of thing, such as `user`.
     ///
     /// The order of `scope` and `param` calls is part of the key.
+    #[inline]
     pub fn builder(entity: &'static str) -> KeyBuilder {
         let mut builder = KeyBuilder(Logical::new());
         builder.part(Part::Entity, entity.as_bytes());
@@ -61,12 +62,14 @@ pub struct KeyBuilder(Logical);
 
 impl KeyBuilder {
     /// Adds who may see the thing: a tenant, a role, a locale. Two scopes never share an entry.
+    #[inline]
     pub fn scope(mut self, scope: impl fmt::Display) -> Self {
         self.display(Part::Scope, &scope);
         self
     }
 
     /// Adds a parameter. Integers and strings are written without an allocation.
+    #[inline]
     pub fn param(mut self, name: &'static str, value: impl fmt::Display) -> Self {
         self.part(Part::Name, name.as_bytes());
         self.display(Part::Value, &value);
@@ -79,12 +82,14 @@ impl KeyBuilder {
         CacheKey { hash, logical: self.0 }
     }
 
+    #[inline]
     fn part(&mut self, part: Part, bytes: &[u8]) {
         let at = self.open(part);
         self.0.extend_from_slice(bytes);
         self.close(at);
     }
 
+    #[inline]
     fn display(&mut self, part: Part, value: &dyn fmt::Display) {
         let at = self.open(part);
         // Writing into a buffer can't fail; a `Display` that returns an error on its own is cut off there.
@@ -96,11 +101,13 @@ impl KeyBuilder {
     }
 
     /// Writes the tag and room for the length; `close` fills the length in.
+    #[inline]
     fn open(&mut self, part: Part) -> usize {
         self.0.extend_from_slice(&[part as u8, 0, 0, 0, 0]);
         self.0.len()
     }
 
+    #[inline]
     fn close(&mut self, at: usize) {
         let len = u32::try_from(self.0.len() - at).unwrap_or(u32::MAX);
         self.0[at - 4..at].copy_from_slice(&len.to_be_bytes());

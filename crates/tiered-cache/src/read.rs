@@ -25,11 +25,10 @@ fn here(entry: Arc<Entry>, now: Instant) -> Option<Hit> {
 /// Whether somebody should begin to refresh a fresh entry (XFetch): the likelier the nearer its end, counted in
 /// times that the load takes. Drawn per request, so that a busy key is refreshed in time.
 pub(crate) fn is_due(entry: &Entry, policy: &Policy, now: Instant) -> bool {
-    // Beyond ten load times the draw is practically never due, and needn't be made.
-    let reach = entry.times.cost.mul_f32(policy.beta.max(0.0));
-    if now + reach * 10 < entry.times.expires_at || reach.is_zero() {
+    if now < entry.times.refresh_from {
         return false;
     }
+    let reach = entry.times.cost.mul_f32(policy.beta.max(0.0));
     match entry.refresh_state() {
         Refresh::Running => false,
         Refresh::Due => true,

@@ -18,6 +18,8 @@ use crate::{Hit, Kind, Read, Tier};
 const SHARDS: usize = 8;
 /// More kinds of things than this share one label, so that series stay bounded whatever callers do.
 const MOST: usize = 64;
+/// The age of one plain hit in L1 in so many is counted, so many times: two shared counters less per hit.
+const SAMPLE: usize = 16;
 const OTHER: &str = "other";
 
 const TIERS: [Tier; 4] = [Tier::L1, Tier::L2, Tier::L3, Tier::Source];
@@ -102,23 +104,29 @@ fn count(cache: &PerCache, hit: &Hit, read: Read) {
         Read::Shared => 2,
         Read::Source => 3,
     };
-    let shard = &cache.shards[shard()];
+    let (shard, asked) = shard();
+    let shard = &cache.shards[shard];
     let cell = (hit.tier as usize * RESULTS.len() + result) * LEVELS.len() + level;
     shard.requests[cell].fetch_add(1, Ordering::Relaxed);
+    let plain = hit.tier == Tier::L1 && result != 2;
+    if plain && !asked.is_multiple_of(SAMPLE) {
+        return;
+    }
+    let weight = if plain { SAMPLE as u64 } else { 1 };
     let age = crate::codec::millis(hit.age);
     let bucket = AGES_MS.iter().position(|&bound| age <= bound).unwrap_or(AGES_MS.len());
-    shard.ages[bucket].fetch_add(1, Ordering::Relaxed);
-    shard.age_millis.fetch_add(age, Ordering::Relaxed);
+    shard.ages[bucket].fetch_add(weight, Ordering::Relaxed);
+    shard.age_millis.fetch_add(age * weight, Ordering::Relaxed);
 }
 
-fn shard() -> usize {
+/// This thread's shard, and how many times it was asked for.
+fn shard() -> (usize, usize) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static MINE: Cell<usize> = const { Cell::new(usize::MAX) });
+    thread_local!(static MINE: Cell<(usize, usize)> = Cell::new((NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS, 0)));
     MINE.with(|mine| {
-        if mine.get() == usize::MAX {
-            mine.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
-        }
-        mine.get()
+        let (shard, asked) = mine.get();
+        mine.set((shard, asked.wrapping_add(1)));
+        (shard, asked)
     })
 }
 
