@@ -76,6 +76,14 @@ fn main() {
         ("quick_cache", Box::new(move |id| drop(black_box(quick.get(&id))))),
         ("RwLock<HashMap>", Box::new(move |id| drop(black_box(map.read().unwrap().get(&id).cloned())))),
     ];
+    // `cargo bench -p tiered-cache -- only <number> <hits>`: one candidate alone, for a profiler.
+    let args: Vec<String> = std::env::args().skip_while(|arg| arg != "only").skip(1).take(2).collect();
+    if let [candidate, hits] = &args[..] {
+        let (name, run) = &candidates[candidate.parse::<usize>().unwrap()];
+        (0..hits.parse().unwrap()).for_each(|i| run(scattered(i)));
+        println!("{hits} hits: {name}");
+        return;
+    }
     let mut times = vec![Vec::new(); candidates.len()];
     for round in 0..ROUNDS {
         for ((_, run), times) in candidates.iter().zip(&mut times) {

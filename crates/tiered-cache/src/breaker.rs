@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failures in a row that open it.
 const FAILURES: u32 = 3;
 /// Pause before the first and every further probe.
 const COOL_DOWN: Duration = Duration::from_millis(500);
@@ -40,20 +39,14 @@ impl Breaker {
         outcome
     }
 
-    pub(crate) fn wants_probe(&self, now: Instant) -> bool {
-        let at = self.probe_at.load(Ordering::Acquire);
-        at != 0 && now.saturating_duration_since(self.started).as_nanos() >= u128::from(at)
-    }
-
     /// True for the one caller that is to probe now.
     pub(crate) fn takes_probe(&self, now: Instant) -> bool {
         let at = self.probe_at.load(Ordering::Acquire);
-        let next = self.after_pause(now);
+        let due = at != 0 && now.saturating_duration_since(self.started).as_nanos() >= u128::from(at);
         let order = (Ordering::AcqRel, Ordering::Relaxed);
-        self.wants_probe(now) && self.probe_at.compare_exchange(at, next, order.0, order.1).is_ok()
+        due && self.probe_at.compare_exchange(at, self.after_pause(now), order.0, order.1).is_ok()
     }
 
-    /// What the single probe found.
     pub(crate) fn probed(&self, well: bool, now: Instant) {
         if well {
             self.failures.store(0, Ordering::Relaxed);

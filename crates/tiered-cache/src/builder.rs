@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::inner::Settings;
 use crate::l3::Memcached;
 use crate::{Bus, CopyStore, OutboxStore, Redis, Remote, TieredCache};
 
@@ -19,7 +18,10 @@ pub struct Builder {
     pub(crate) remote: Option<(Arc<dyn Remote>, Box<dyn Bus>)>,
     pub(crate) l3: Option<Arc<dyn CopyStore>>,
     pub(crate) outbox: Option<Arc<dyn OutboxStore>>,
-    pub(crate) settings: Settings,
+    pub(crate) l1_ttl_cap: Duration,
+    pub(crate) gate: (usize, usize, Duration),
+    pub(crate) longest_write: Duration,
+    pub(crate) probe_every: u32,
 }
 
 /// There is no runtime to run loads on.
@@ -37,7 +39,10 @@ impl Builder {
             remote: None,
             l3: None,
             outbox: None,
-            settings: Settings::default(),
+            l1_ttl_cap: Duration::from_secs(300),
+            gate: (14, 1024, Duration::from_secs(2)),
+            longest_write: Duration::from_secs(32),
+            probe_every: 10_000,
         }
     }
 
@@ -85,16 +90,14 @@ impl Builder {
 
     /// Caps every policy's `l1_ttl`.
     pub fn l1_ttl_cap(mut self, cap: Duration) -> Self {
-        self.settings.l1_ttl_cap = cap;
+        self.l1_ttl_cap = cap;
         self
     }
 
     /// At most `permits` loads at once, about 70 % of the connections to the source, and `queue` waiting, none for
     /// longer than `wait`.
     pub fn load_gate(mut self, permits: usize, queue: usize, wait: Duration) -> Self {
-        self.settings.load_permits = permits;
-        self.settings.load_queue = queue;
-        self.settings.load_wait = wait;
+        self.gate = (permits, queue, wait);
         self
     }
 
@@ -106,21 +109,17 @@ impl Builder {
 
     /// How long a write may take at most, its wait for a connection included; blocks outlive it by 5 s.
     pub fn longest_write(mut self, longest: Duration) -> Self {
-        self.settings.longest_write = longest;
+        self.longest_write = longest;
         self
     }
 
     /// Every so many hits per thread one is checked against the source; 0: none.
     pub fn probe_every(mut self, hits: u32) -> Self {
-        self.settings.probe_every = hits;
+        self.probe_every = hits;
         self
     }
 
     /// Builds the cache and starts its background tasks.
-    ///
-    /// # Errors
-    ///
-    /// When no runtime was given and none is current.
     pub fn build(mut self) -> Result<TieredCache, BuildError> {
         let runtime = match self.runtime.take() {
             Some(runtime) => runtime,

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -20,11 +21,16 @@ use crate::inner::Inner;
 use crate::l1::L1;
 use crate::l3::L3;
 use crate::listen;
+use crate::load::Load;
 use crate::metrics::CacheMetrics;
 use crate::probe;
 use crate::read::{Ask, is_due};
 use crate::redis::{RedisBus, RedisRemote};
 use crate::{Bus, CacheError, CacheKey, Hit, LoadCx, LoadError, LoadOutcome, Policy, Read, Remote};
+
+const FLIGHTS: usize = 10_000;
+/// Most undelivered invalidations that are tried again in the background.
+const RETRIES: usize = 1024;
 
 /// A cache in tiers. Cheap to clone; all clones are the same cache.
 #[derive(Clone)]
@@ -40,8 +46,12 @@ pub struct TieredCache {
 pub struct CacheHealth {
     /// L1 may answer: the bus was heard lately, or there is none.
     pub fence_open: bool,
+    /// Time since the last answered read of the bus was sent, which is what the fence compares; zero without a bus.
+    pub bus_lag: Duration,
     /// The shared tier is left alone after failures.
     pub breaker_open: bool,
+    /// L3 is left alone after failures.
+    pub l3_breaker_open: bool,
     /// Flights under way.
     pub flights: usize,
     /// Loads that ask the source.
@@ -61,26 +71,40 @@ impl TieredCache {
     }
 
     pub(crate) fn start(parts: Builder, runtime: &Handle) -> Self {
-        let Builder { l1_bytes, namespace, redis, remote, l3, outbox, settings, .. } = parts;
+        let Builder {
+            l1_bytes,
+            namespace,
+            redis,
+            remote,
+            l3,
+            outbox,
+            gate,
+            l1_ttl_cap,
+            longest_write,
+            probe_every,
+            ..
+        } = parts;
         let shared: Option<(Arc<dyn Remote>, Box<dyn Bus>)> = remote.or_else(|| {
             let redis = redis?;
             let bus = RedisBus::new(&redis, &namespace);
-            Some((Arc::new(RedisRemote::new(redis, &namespace, settings.lease)), Box::new(bus)))
+            Some((Arc::new(RedisRemote::new(redis, &namespace)), Box::new(bus)))
         });
         let (remote, bus) = shared.unzip();
-        let stop = CancellationToken::new();
+        let (stop, metrics) = (CancellationToken::new(), CacheMetrics::default());
         let inner = Arc::new(Inner {
             runtime: runtime.clone(),
-            l1: L1::new(l1_bytes),
-            flights: Flights::new(settings.flights),
-            gate: Gate::new(settings.load_permits, settings.load_queue, settings.load_wait),
-            retries: Semaphore::new(settings.max_retries),
+            l1: L1::new(l1_bytes, metrics.clone()),
+            flights: Flights::new(FLIGHTS),
+            gate: Gate::new(gate.0, gate.1, gate.2),
+            retries: Semaphore::new(RETRIES),
             probing: Semaphore::new(1),
-            settings,
+            l1_ttl_cap,
+            longest_write,
+            probe_every,
             remote,
             l3: l3.map(|store| L3::new(store, namespace)),
             outbox,
-            metrics: CacheMetrics::default(),
+            metrics,
             origin: rand::random(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -88,11 +112,10 @@ impl TieredCache {
             breaker: Breaker::new(),
             started: Instant::now(),
             fence: AtomicU64::new(if bus.is_some() { 0 } else { u64::MAX }),
-            caught_up: AtomicBool::new(false),
+            echoes: Default::default(),
         });
         let weak = Arc::downgrade(&inner);
-        let seen = weak.clone();
-        inner.metrics.watch(move || Some(seen.upgrade()?.health()));
+        inner.metrics.watch(weak.clone());
         if let Some(bus) = bus {
             runtime.spawn(stop.clone().run_until_cancelled_owned(listen::bus(weak.clone(), bus)));
             runtime.spawn(stop.clone().run_until_cancelled_owned(listen::breaker(weak.clone())));
@@ -104,7 +127,6 @@ impl TieredCache {
     }
 
     /// Looks in L1 alone: no waiting, no allocation.
-    #[must_use]
     pub fn peek(&self, key: &CacheKey, policy: &Policy) -> Option<Hit> {
         self.inner.peek(key, policy, Instant::now())
     }
@@ -113,10 +135,7 @@ impl TieredCache {
     ///
     /// The load runs in a task of its own on the cache's runtime and is shared by all who ask meanwhile. Dropping
     /// the returned future changes nothing for them.
-    ///
-    /// # Errors
-    ///
-    /// When no tier has the value and the source failed, was too slow or too busy; see [`CacheError`].
+    /// Fails when no tier has the value and the source failed, was too slow or too busy.
     pub async fn get_or_load<F, Fut>(
         &self,
         key: &CacheKey,
@@ -130,15 +149,17 @@ impl TieredCache {
     {
         let inner = &self.inner;
         let ask = Ask { policy, read, begun: Instant::now() };
+        let load = || -> Load { Box::new(|cx| load(cx).boxed()) };
         if let Some(hit) = inner.lookup(key, ask) {
             if hit.stale.is_none() && is_due(&hit.entry, policy, ask.begun) {
-                inner.refresh(key, policy, &hit.entry, load);
-            } else if probe::is_due(inner.settings.probe_every) {
-                inner.probe(key, policy, &hit.entry, load);
+                inner.refresh(key, policy, &hit.entry, load());
+            } else if probe::is_due(inner.probe_every) {
+                inner.probe(key, policy, &hit.entry, load());
             }
             return Ok(hit);
         }
-        let outcome = inner.miss(key, ask, load).await;
+        // Boxed: the future of a hit stays small.
+        let outcome = Box::pin(inner.miss(key, ask, load())).await;
         if let Err(error) = &outcome {
             inner.metrics.failed(policy.cache, error);
         }
@@ -146,13 +167,11 @@ impl TieredCache {
     }
 
     /// How the cache is doing.
-    #[must_use]
     pub fn health(&self) -> CacheHealth {
         self.inner.health()
     }
 
     /// The cache's metrics, to be registered once.
-    #[must_use]
     pub fn metrics(&self) -> &CacheMetrics {
         &self.inner.metrics
     }

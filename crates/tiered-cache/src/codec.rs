@@ -20,7 +20,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 
 use crate::{CacheKey, Kind};
 
@@ -41,16 +41,20 @@ pub(crate) struct Wire {
 }
 
 /// Why bytes are not the entry that was looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DecodeError {
-    #[error("foreign or truncated bytes")]
+    /// Foreign or truncated.
     Malformed,
-    #[error("wrong checksum")]
     Checksum,
-    #[error("another schema")]
     Schema,
-    #[error("another key with the same hash")]
+    /// Another key with the same hash.
     Key,
+}
+
+impl From<TryGetError> for DecodeError {
+    fn from(_: TryGetError) -> Self {
+        Self::Malformed
+    }
 }
 
 impl DecodeError {
@@ -82,7 +86,7 @@ pub(crate) fn encode(key: &CacheKey, schema: u32, wire: &Wire) -> Bytes {
         out.put_slice(part);
     }
     let sum = checksum(&out);
-    out.put_slice(&sum);
+    out.put_u64(sum);
     out.freeze()
 }
 
@@ -91,19 +95,19 @@ pub(crate) fn decode(key: &CacheKey, schema: u32, bytes: &Bytes) -> Result<Wire,
     if !bytes.starts_with(MAGIC) {
         return Err(DecodeError::Malformed);
     }
-    if checksum(&bytes[..end]) != bytes[end..] {
+    if checksum(&bytes[..end]) != (&bytes[end..]).get_u64() {
         return Err(DecodeError::Checksum);
     }
     let mut rest = bytes.slice(MAGIC.len()..end);
-    let kind = match rest.try_get_u8().map_err(|_| DecodeError::Malformed)? {
+    let kind = match rest.try_get_u8()? {
         0 => Kind::Value,
         1 => Kind::NotFound,
         _ => return Err(DecodeError::Malformed),
     };
-    if rest.try_get_u32().map_err(|_| DecodeError::Malformed)? != schema {
+    if rest.try_get_u32()? != schema {
         return Err(DecodeError::Schema);
     }
-    let mut number = || rest.try_get_u64().map_err(|_| DecodeError::Malformed);
+    let mut number = || rest.try_get_u64();
     let version = number()?;
     let fresh = Duration::from_millis(number()?);
     let life = Duration::from_millis(number()?);
@@ -121,7 +125,7 @@ pub(crate) fn decode(key: &CacheKey, schema: u32, bytes: &Bytes) -> Result<Wire,
 }
 
 fn part(rest: &mut Bytes) -> Result<Bytes, DecodeError> {
-    let len = rest.try_get_u32().map_err(|_| DecodeError::Malformed)?;
+    let len = rest.try_get_u32()?;
     let len = usize::try_from(len).map_err(|_| DecodeError::Malformed)?;
     if len > rest.len() {
         return Err(DecodeError::Malformed);
@@ -129,10 +133,8 @@ fn part(rest: &mut Bytes) -> Result<Bytes, DecodeError> {
     Ok(rest.split_to(len))
 }
 
-fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
-    let mut sum = [0; CHECKSUM];
-    sum.copy_from_slice(&blake3::hash(bytes).as_bytes()[..CHECKSUM]);
-    sum
+fn checksum(bytes: &[u8]) -> u64 {
+    blake3::hash(bytes).as_slice().get_u64()
 }
 
 pub(crate) fn millis(time: Duration) -> u64 {

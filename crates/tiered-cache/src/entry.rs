@@ -51,6 +51,8 @@ pub(crate) struct Times {
     pub(crate) fresh_until: Instant,
     /// When the value itself stops being fresh.
     pub(crate) expires_at: Instant,
+    /// Before this an early refresh is practically never drawn.
+    pub(crate) refresh_from: Instant,
     /// The end of fail-safe: afterwards the entry doesn't exist.
     pub(crate) dead_at: Instant,
     /// Until when it may be served although the bus is silent; `None` unless it was loaded without the shared tier.
@@ -59,7 +61,6 @@ pub(crate) struct Times {
     pub(crate) cost: Duration,
 }
 
-/// The states of an early refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refresh {
     Idle = 0,
@@ -128,7 +129,6 @@ pub enum Tier {
 
 impl Tier {
     /// The metric label and the event field.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::L1 => "l1",
@@ -152,7 +152,6 @@ pub enum StaleReason {
 
 impl StaleReason {
     /// The metric label.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SourceSlow => "source_slow",

@@ -40,6 +40,12 @@ pub enum CacheError {
     Remote(#[from] RemoteError),
 }
 
+impl CacheError {
+    pub(crate) fn overloaded() -> Self {
+        Self::Overloaded { retry_after: Duration::from_secs(1) }
+    }
+}
+
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError<E> {

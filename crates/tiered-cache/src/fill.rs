@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::codec::{self, Wire};
 use crate::entry::{Body, Times};
 use crate::flight::Arrived;
+use crate::inner::DEGRADED;
 use crate::load::{Loading, Purpose, Right, Step};
 use crate::remote::{Fill, Filled, Found, Mark, Token};
 use crate::{Entry, Kind, Loaded, Read, Tier};
@@ -18,7 +19,7 @@ impl Loading<'_> {
     pub(crate) fn open(&self, found: &Found, sent: Instant) -> Result<Arrived, u64> {
         let key = &self.flight.key;
         let wire = codec::decode(key, self.policy.schema, &found.bytes).map_err(|error| {
-            tracing::warn!(target: "tiered_cache", cache = self.policy.cache, %error, "unreadable entry");
+            tracing::warn!(target: "tiered_cache", cache = self.policy.cache, error = error.as_str(), "unreadable entry");
             self.inner.metrics.codec_error(self.policy.cache, error.as_str());
             found.stamp
         })?;
@@ -61,6 +62,7 @@ impl Loading<'_> {
             read_at: sent.checked_sub(age).unwrap_or(sent),
             fresh_until: expires_at.min(sent + self.l1_ttl()),
             expires_at,
+            refresh_from: self.refresh_from(expires_at, wire.cost),
             dead_at: sent + wire.life.saturating_sub(since),
             own_until: None,
             cost: wire.cost,
@@ -68,8 +70,14 @@ impl Loading<'_> {
         self.entry(wire.version, wire.kind, wire.etag, wire.body, times)
     }
 
+    /// Ten load times before the end; a draw beyond that has a chance of 1 in 22,000.
+    fn refresh_from(&self, expires_at: Instant, cost: Duration) -> Instant {
+        let reach = cost.mul_f32(self.policy.beta.max(0.0) * 10.0);
+        expires_at.checked_sub(reach).unwrap_or(expires_at)
+    }
+
     fn l1_ttl(&self) -> Duration {
-        self.policy.l1_ttl.min(self.inner.settings.l1_ttl_cap)
+        self.policy.l1_ttl.min(self.inner.l1_ttl_cap)
     }
 
     fn entry(&self, version: u64, kind: Kind, etag: Bytes, body: Bytes, times: Times) -> Entry {
@@ -103,7 +111,7 @@ impl Loading<'_> {
         match right {
             Right::Alone => {
                 // Somebody may write without this process ever hearing of it.
-                let until = begun + self.inner.settings.degraded;
+                let until = begun + DEGRADED;
                 fresh = fresh.min(until.saturating_duration_since(now));
                 life = fresh;
             }
@@ -114,10 +122,11 @@ impl Loading<'_> {
             read_at: begun,
             fresh_until: now + fresh.min(self.l1_ttl()),
             expires_at: now + fresh,
+            refresh_from: self.refresh_from(now + fresh, cost),
             dead_at: now + life,
             // What was loaded while the bus was heard may be old once it is silent: a process that was stopped for a
             // while would serve it although Redis can be reached.
-            own_until: matches!(right, Right::Alone).then(|| begun + self.inner.settings.degraded),
+            own_until: matches!(right, Right::Alone).then(|| begun + DEGRADED),
             cost,
         };
         let entry = Arc::new(self.entry(loaded.version, kind, body.etag, body.bytes, times));

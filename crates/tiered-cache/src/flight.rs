@@ -24,7 +24,6 @@ pub(crate) struct Flights {
     limit: usize,
 }
 
-/// A load under way.
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) key: CacheKey,
@@ -44,7 +43,6 @@ pub(crate) struct State {
 
 pub(crate) type Outcome = Result<Arrived, CacheError>;
 
-/// What a load brought.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrived {
     pub(crate) entry: Arc<Entry>,
@@ -55,7 +53,6 @@ pub(crate) struct Arrived {
 }
 
 pub(crate) enum Joined {
-    /// The caller is to run it.
     Lead(Arc<Flight>),
     Follow(Arc<Flight>),
     /// Too many flights, or another key with the same hash is loading.
@@ -71,40 +68,30 @@ impl Flights {
     /// Joins the key's flight if `fit` for the caller, else begins a new one in its place.
     pub(crate) fn join(&self, key: &CacheKey, schema: u32, fit: impl FnOnce(&Flight) -> bool) -> Joined {
         let mut shard = self.shard(key.hash());
-        let begin = || {
-            if self.count.load(Ordering::Relaxed) >= self.limit {
-                return None;
-            }
-            self.count.fetch_add(1, Ordering::Relaxed);
-            Some(Arc::new(Flight {
-                key: key.clone(),
-                schema,
-                begun: Instant::now(),
-                detached: AtomicBool::new(false),
-                slow: AtomicBool::new(false),
-                state: watch::Sender::new(State::default()),
-            }))
-        };
-        match shard.entry(key.hash()) {
-            MapEntry::Occupied(mut there) => {
-                let flight = there.get();
-                if flight.schema == schema && flight.key == *key && fit(flight) {
-                    return Joined::Follow(Arc::clone(flight));
-                }
-                let Some(fresh) = begin() else { return Joined::Refused };
-                // Detached by a newer one, not by an invalidation: its answer stays good for those who wait.
-                there.insert(Arc::clone(&fresh));
-                Joined::Lead(fresh)
-            }
-            MapEntry::Vacant(room) => {
-                let Some(fresh) = begin() else { return Joined::Refused };
-                room.insert(Arc::clone(&fresh));
-                Joined::Lead(fresh)
-            }
+        if let Some(flight) = shard.get(&key.hash())
+            && flight.schema == schema
+            && flight.key == *key
+            && fit(flight)
+        {
+            return Joined::Follow(Arc::clone(flight));
         }
+        if self.count.load(Ordering::Relaxed) >= self.limit {
+            return Joined::Refused;
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let fresh = Arc::new(Flight {
+            key: key.clone(),
+            schema,
+            begun: Instant::now(),
+            detached: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
+            state: watch::Sender::new(State::default()),
+        });
+        // One that this replaces isn't detached: its answer stays good for those who wait.
+        shard.insert(key.hash(), Arc::clone(&fresh));
+        Joined::Lead(fresh)
     }
 
-    /// The next caller begins anew.
     pub(crate) fn detach(&self, hash: u128) {
         if let Some(flight) = self.shard(hash).remove(&hash) {
             flight.detached.store(true, Ordering::SeqCst);
@@ -118,7 +105,6 @@ impl Flights {
         }
     }
 
-    /// Takes a flight out of the map if it is still the key's flight.
     pub(crate) fn remove(&self, flight: &Arc<Flight>) {
         let hash = flight.key.hash();
         if let MapEntry::Occupied(there) = self.shard(hash).entry(hash)
@@ -142,7 +128,7 @@ impl Flights {
     }
 }
 
-fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while holding a shard, and a map is whole after every step anyway.
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }

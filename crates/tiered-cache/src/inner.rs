@@ -1,7 +1,8 @@
 //! What all clones of a cache share.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -18,48 +19,18 @@ use crate::l3::L3;
 use crate::metrics::CacheMetrics;
 use crate::{CacheHealth, OutboxStore, Remote};
 
-/// What the builder sets beside the parts.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) l1_ttl_cap: Duration,
-    pub(crate) load_permits: usize,
-    pub(crate) load_queue: usize,
-    pub(crate) load_wait: Duration,
-    pub(crate) longest_write: Duration,
-    pub(crate) fence: Duration,
-    pub(crate) degraded: Duration,
-    pub(crate) flights: usize,
-    /// How long an error answers newcomers without another try.
-    pub(crate) error_memo: Duration,
-    /// A lease that isn't renewed for this long is free.
-    pub(crate) lease: Duration,
-    pub(crate) max_retries: usize,
-    /// Every so many hits one is checked against the source; 0: none.
-    pub(crate) probe_every: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            l1_ttl_cap: Duration::from_secs(300),
-            load_permits: 14,
-            load_queue: 1024,
-            load_wait: Duration::from_secs(2),
-            longest_write: Duration::from_secs(32),
-            fence: Duration::from_secs(1),
-            degraded: Duration::from_secs(5),
-            flights: 10_000,
-            error_memo: Duration::from_millis(200),
-            lease: Duration::from_secs(2),
-            max_retries: 1024,
-            probe_every: 10_000,
-        }
-    }
-}
+/// L1 answers for this long after the bus was last asked with success.
+pub(crate) const FENCE: Duration = Duration::from_secs(1);
+/// How long a load made without the shared tier may be served.
+pub(crate) const DEGRADED: Duration = Duration::from_secs(5);
+/// A lease that isn't renewed for this long is free.
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Inner {
     pub(crate) runtime: Handle,
-    pub(crate) settings: Settings,
+    pub(crate) l1_ttl_cap: Duration,
+    pub(crate) longest_write: Duration,
+    pub(crate) probe_every: u32,
     pub(crate) l1: L1,
     pub(crate) flights: Flights,
     pub(crate) gate: Gate,
@@ -81,8 +52,8 @@ pub(crate) struct Inner {
     pub(crate) breaker: Breaker,
     /// Nanoseconds after `started` up to which L1 may answer; `u64::MAX` without a bus.
     pub(crate) fence: AtomicU64,
-    /// The outbox was seen empty since the fence was last shut.
-    pub(crate) caught_up: AtomicBool,
+    /// Own invalidations that the bus hasn't brought back: first key, when sent.
+    pub(crate) echoes: Mutex<VecDeque<(u128, Instant)>>,
 }
 
 impl Inner {
@@ -93,14 +64,19 @@ impl Inner {
 
     /// Opens the fence for a while after `heard`, the time before an answered read of the bus was sent.
     pub(crate) fn advance_fence(&self, heard: Instant) {
-        let until = heard.saturating_duration_since(self.started) + self.settings.fence;
+        let until = heard.saturating_duration_since(self.started) + FENCE;
         self.fence.store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX - 1), Ordering::Release);
     }
 
     pub(crate) fn health(&self) -> CacheHealth {
+        let now = Instant::now();
+        let heard = Duration::from_nanos(self.fence.load(Ordering::Acquire)).saturating_sub(FENCE);
+        let silent = now.saturating_duration_since(self.started).saturating_sub(heard);
         CacheHealth {
-            fence_open: self.fence_open(Instant::now()),
+            fence_open: self.fence_open(now),
+            bus_lag: if self.remote.is_some() { silent } else { Duration::ZERO },
             breaker_open: self.breaker.is_open(),
+            l3_breaker_open: self.l3.as_ref().is_some_and(|l3| l3.breaker.is_open()),
             flights: self.flights.under_way(),
             loads: self.gate.in_use(),
             queued: self.gate.queued(),

@@ -4,10 +4,12 @@
 //! Its 128-bit BLAKE3 hash names it in every tier; the full key travels with each entry and is compared on a hit.
 
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
+
+use bytes::Buf as _;
+use smallvec::SmallVec;
 
 /// Keys up to this long live inline, without a heap allocation.
-const INLINE: usize = 94;
+type Logical = SmallVec<[u8; 96]>;
 
 /// Separates the parts of a key by their meaning, so that a scope can't pose as a parameter.
 #[derive(Clone, Copy)]
@@ -19,51 +21,33 @@ enum Part {
 }
 
 /// The name of one cached thing, the same on every replica and in every version of the service.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct CacheKey {
     hash: u128,
     logical: Logical,
-}
-
-#[derive(Clone)]
-enum Logical {
-    Inline { len: u8, bytes: [u8; INLINE] },
-    Heap(Arc<[u8]>),
 }
 
 impl CacheKey {
     /// Starts a key for one kind of thing, such as `user`.
     ///
     /// The order of `scope` and `param` calls is part of the key.
+    #[inline]
     pub fn builder(entity: &'static str) -> KeyBuilder {
-        let mut builder = KeyBuilder { len: 0, bytes: [0; INLINE], spilled: Vec::new() };
+        let mut builder = KeyBuilder(Logical::new());
         builder.part(Part::Entity, entity.as_bytes());
         builder
     }
 
     /// The 128-bit hash that names this key in every tier.
-    #[must_use]
     pub fn hash(&self) -> u128 {
         self.hash
     }
 
     /// The canonical encoding, compared on every hit.
-    #[must_use]
     pub fn logical(&self) -> &[u8] {
-        match &self.logical {
-            Logical::Inline { len, bytes } => &bytes[..usize::from(*len)],
-            Logical::Heap(bytes) => bytes,
-        }
+        &self.logical
     }
 }
-
-impl PartialEq for CacheKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.logical() == other.logical()
-    }
-}
-
-impl Eq for CacheKey {}
 
 impl fmt::Debug for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,21 +58,18 @@ impl fmt::Debug for CacheKey {
 
 /// Collects the parts of a [`CacheKey`].
 #[must_use]
-pub struct KeyBuilder {
-    len: usize,
-    bytes: [u8; INLINE],
-    /// Holds the whole key once it outgrew `bytes`.
-    spilled: Vec<u8>,
-}
+pub struct KeyBuilder(Logical);
 
 impl KeyBuilder {
     /// Adds who may see the thing: a tenant, a role, a locale. Two scopes never share an entry.
+    #[inline]
     pub fn scope(mut self, scope: impl fmt::Display) -> Self {
         self.display(Part::Scope, &scope);
         self
     }
 
     /// Adds a parameter. Integers and strings are written without an allocation.
+    #[inline]
     pub fn param(mut self, name: &'static str, value: impl fmt::Display) -> Self {
         self.part(Part::Name, name.as_bytes());
         self.display(Part::Value, &value);
@@ -96,68 +77,46 @@ impl KeyBuilder {
     }
 
     /// Finishes the key.
-    #[must_use]
     pub fn build(self) -> CacheKey {
-        let hash = blake3::hash(self.written());
-        let mut first = [0; 16];
-        first.copy_from_slice(&hash.as_bytes()[..16]);
-        let logical = match u8::try_from(self.len) {
-            Ok(len) if self.spilled.is_empty() => Logical::Inline { len, bytes: self.bytes },
-            _ => Logical::Heap(self.spilled.into()),
-        };
-        CacheKey { hash: u128::from_be_bytes(first), logical }
+        let hash = blake3::hash(&self.0).as_slice().get_u128();
+        CacheKey { hash, logical: self.0 }
     }
 
-    fn written(&self) -> &[u8] {
-        if self.spilled.is_empty() { &self.bytes[..self.len] } else { &self.spilled }
-    }
-
+    #[inline]
     fn part(&mut self, part: Part, bytes: &[u8]) {
         let at = self.open(part);
-        self.push(bytes);
+        self.0.extend_from_slice(bytes);
         self.close(at);
     }
 
+    #[inline]
     fn display(&mut self, part: Part, value: &dyn fmt::Display) {
         let at = self.open(part);
         // Writing into a buffer can't fail; a `Display` that returns an error on its own is cut off there.
         let cut = write!(self, "{value}").is_err();
         self.close(at);
         if cut {
-            self.push(&[0]);
+            self.0.push(0);
         }
     }
 
     /// Writes the tag and room for the length; `close` fills the length in.
+    #[inline]
     fn open(&mut self, part: Part) -> usize {
-        self.push(&[part as u8, 0, 0, 0, 0]);
-        self.written().len()
+        self.0.extend_from_slice(&[part as u8, 0, 0, 0, 0]);
+        self.0.len()
     }
 
+    #[inline]
     fn close(&mut self, at: usize) {
-        let len = u32::try_from(self.written().len() - at).unwrap_or(u32::MAX).to_be_bytes();
-        let written = if self.spilled.is_empty() { &mut self.bytes[..] } else { &mut self.spilled[..] };
-        written[at - 4..at].copy_from_slice(&len);
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        if self.spilled.is_empty() {
-            let end = self.len + bytes.len();
-            if end <= INLINE {
-                self.bytes[self.len..end].copy_from_slice(bytes);
-                self.len = end;
-                return;
-            }
-            self.spilled.reserve(end.max(2 * INLINE));
-            self.spilled.extend_from_slice(&self.bytes[..self.len]);
-        }
-        self.spilled.extend_from_slice(bytes);
+        let len = u32::try_from(self.0.len() - at).unwrap_or(u32::MAX);
+        self.0[at - 4..at].copy_from_slice(&len.to_be_bytes());
     }
 }
 
 impl fmt::Write for KeyBuilder {
     fn write_str(&mut self, s: &str) -> fmt::Result {
-        self.push(s.as_bytes());
+        self.0.extend_from_slice(s.as_bytes());
         Ok(())
     }
 }

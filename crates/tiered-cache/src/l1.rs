@@ -5,10 +5,12 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use moka::sync::Cache;
 
 use crate::Entry;
+use crate::metrics::CacheMetrics;
 use crate::stripes::{Epoch, Stripes};
 
 #[derive(Debug)]
@@ -16,16 +18,19 @@ pub(crate) struct L1 {
     /// `None`: switched off.
     store: Option<Store>,
     stripes: Stripes,
+    /// Entries that should be there. moka's own listener would cost a hit allocations now and then.
+    resident: AtomicU64,
+    metrics: CacheMetrics,
 }
 
 type Store = Cache<u128, Arc<Entry>, BuildHasherDefault<Prehashed>>;
 
 impl L1 {
-    pub(crate) fn new(max_bytes: u64) -> Self {
+    pub(crate) fn new(max_bytes: u64, metrics: CacheMetrics) -> Self {
         let weigh = |_: &u128, entry: &Arc<Entry>| u32::try_from(entry.weight()).unwrap_or(u32::MAX);
         let store = (max_bytes > 0)
             .then(|| Cache::builder().max_capacity(max_bytes).weigher(weigh).build_with_hasher(Default::default()));
-        Self { store, stripes: Stripes::new() }
+        Self { store, stripes: Stripes::new(), resident: AtomicU64::new(0), metrics }
     }
 
     pub(crate) fn get(&self, hash: u128) -> Option<Arc<Entry>> {
@@ -41,17 +46,21 @@ impl L1 {
     pub(crate) fn insert(&self, entry: Arc<Entry>, epoch: Epoch) -> bool {
         let hash = entry.key.hash();
         let Some(store) = &self.store else { return false };
-        self.stripes.fill(hash, epoch, || store.insert(hash, entry), || store.invalidate(&hash))
+        let insert = || {
+            self.left(u64::from(store.contains_key(&hash)), "replaced");
+            self.resident.fetch_add(1, Relaxed);
+            store.insert(hash, entry);
+        };
+        self.stripes.fill(hash, epoch, insert, || self.remove(hash, "removed"))
     }
 
     pub(crate) fn invalidate(&self, hash: u128) {
-        self.stripes.invalidate(hash, || self.remove(hash));
+        self.stripes.invalidate(hash, || self.remove(hash, "removed"));
     }
 
-    /// Frees memory; says nothing about validity.
-    pub(crate) fn remove(&self, hash: u128) {
+    pub(crate) fn remove(&self, hash: u128, cause: &'static str) {
         if let Some(store) = &self.store {
-            store.invalidate(&hash);
+            self.left(u64::from(store.remove(&hash).is_some()), cause);
         }
     }
 
@@ -59,6 +68,22 @@ impl L1 {
         self.stripes.bump_all();
         if let Some(store) = &self.store {
             store.invalidate_all();
+            self.left(self.resident.load(Relaxed), "flushed");
+        }
+    }
+
+    /// Books what moka pushed out since.
+    pub(crate) fn settle(&self) {
+        if let Some(store) = &self.store {
+            store.run_pending_tasks();
+            self.left(self.resident.load(Relaxed).saturating_sub(store.entry_count()), "size");
+        }
+    }
+
+    fn left(&self, entries: u64, cause: &'static str) {
+        if entries > 0 {
+            self.resident.update(Relaxed, Relaxed, |before| before.saturating_sub(entries));
+            self.metrics.evicted(cause, entries);
         }
     }
 
@@ -80,11 +105,8 @@ impl Hasher for Prehashed {
         self.0
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 << 8) | u64::from(byte);
-        }
-    }
+    /// Never called: a key is one `u128`.
+    fn write(&mut self, _: &[u8]) {}
 
     fn write_u128(&mut self, hash: u128) {
         // The stripes use the low bits; the map gets the others.

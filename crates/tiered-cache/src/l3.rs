@@ -19,7 +19,6 @@ use crate::remote::{Mark, Place};
 
 /// An operation that takes longer is a miss.
 const DEADLINE: Duration = Duration::from_millis(50);
-/// Most connections to memcached.
 const CONNECTIONS: usize = 8;
 
 /// Where copies are kept. Every error is a miss.
@@ -33,7 +32,7 @@ pub trait CopyStore: Send + Sync + 'static {
 
 pub(crate) struct L3 {
     store: Arc<dyn CopyStore>,
-    breaker: Breaker,
+    pub(crate) breaker: Breaker,
     namespace: String,
 }
 
@@ -74,7 +73,7 @@ impl L3 {
         if probe && !self.breaker.takes_probe(now) {
             return None;
         }
-        let outcome = tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(RemoteError::Timeout));
+        let outcome = tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|elapsed| Err(elapsed.into()));
         if probe {
             self.breaker.probed(outcome.is_ok(), now);
             return outcome.ok();

@@ -1,35 +1,38 @@
 //! The background tasks: the bus and its fence, the outbox, the breaker's way back.
 
-use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::inner::Inner;
+use crate::flight::lock;
+use crate::inner::{FENCE, Inner};
 use crate::remote::{Batch, Bus, Phase};
 use crate::{LoadError, outbox};
 
-/// How often each replica looks for undelivered invalidations.
 const OUTBOX_EVERY: Duration = Duration::from_secs(1);
-/// Rows taken from the outbox at once.
 const OUTBOX_ROWS: usize = 100;
-/// A look into the outbox must end within this time.
 const OUTBOX_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a failure that may come at once, so that it isn't repeated at once.
 const BUS_PAUSE: Duration = Duration::from_millis(20);
-/// How often the breaker's state is looked at.
 const BREAKER_EVERY: Duration = Duration::from_millis(100);
 
-/// Reads the bus until the cache is gone.
 pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
+    let (mut reopening, mut heard, mut lost) = (Reopening::Unasked, false, false);
     loop {
         let read = bus.next().await;
         let Some(inner) = inner.upgrade() else { return };
         match read {
-            Ok(batch) => inner.apply(&batch).await,
+            Ok(batch) => {
+                if std::mem::take(&mut lost) {
+                    inner.metrics.bus_reconnects.inc();
+                }
+                heard = true;
+                inner.apply(&batch, &mut reopening).await;
+            }
             Err(error) => {
-                inner.metrics.bus_failed();
+                lost = heard;
+                inner.metrics.bus_errors.inc();
                 tracing::debug!(target: "tiered_cache", %error, "the bus can't be read");
                 drop(inner);
                 tokio::time::sleep(BUS_PAUSE).await;
@@ -49,13 +52,12 @@ pub(crate) async fn outbox(inner: Weak<Inner>) {
     }
 }
 
-/// Closes the breaker when Redis is well again.
 pub(crate) async fn breaker(inner: Weak<Inner>) {
     loop {
         tokio::time::sleep(BREAKER_EVERY).await;
         let Some(inner) = inner.upgrade() else { return };
         let Some(remote) = &inner.remote else { return };
-        if !inner.breaker.wants_probe(Instant::now()) {
+        if !inner.breaker.takes_probe(Instant::now()) {
             continue;
         }
         // The bus must be caught up and the outbox empty: otherwise L2 holds what should have been removed.
@@ -64,8 +66,25 @@ pub(crate) async fn breaker(inner: Weak<Inner>) {
     }
 }
 
+/// How the outbox answered since the fence was shut.
+enum Reopening {
+    Unasked,
+    Refused,
+    /// Empty at that time; soon that says nothing any more.
+    Drained(Instant),
+}
+
 impl Inner {
-    async fn apply(&self, batch: &Batch) {
+    /// An own invalidation came back.
+    fn echoed(&self, hashes: &[u128]) {
+        let mut echoes = lock(&self.echoes);
+        let sent = echoes.iter().position(|(hash, _)| hashes.first() == Some(hash)).and_then(|at| echoes.remove(at));
+        if let Some((_, sent)) = sent {
+            self.metrics.visible.observe(sent.elapsed().as_secs_f64());
+        }
+    }
+
+    async fn apply(&self, batch: &Batch, reopening: &mut Reopening) {
         if let Some(gap) = batch.gap {
             // Clear after the position was taken, detach after clearing: nothing from before survives.
             self.l1.clear();
@@ -73,7 +92,9 @@ impl Inner {
             self.metrics.bus_gap(gap.as_str());
         }
         for notice in &batch.notices {
-            if notice.origin != self.origin {
+            if notice.origin == self.origin {
+                self.echoed(&notice.hashes);
+            } else {
                 self.forget(&notice.hashes);
             }
         }
@@ -82,20 +103,26 @@ impl Inner {
         }
         // After a silence other replicas may have written without Redis: first what they left in the outbox.
         // This read is too old by then, the next one opens the fence.
-        if !self.fence_open(Instant::now()) && self.outbox.is_some() && !self.caught_up.swap(false, SeqCst) {
+        let drained = matches!(*reopening, Reopening::Drained(at) if batch.sent_at < at + FENCE);
+        if !drained && self.outbox.is_some() && !self.fence_open(Instant::now()) {
             match self.drain().await {
-                Ok(()) => self.caught_up.store(true, SeqCst),
+                Ok(()) => *reopening = Reopening::Drained(Instant::now()),
                 Err(error) => {
-                    tracing::debug!(target: "tiered_cache", %error, "the fence stays shut: the outbox can't be drained");
+                    // Once per outage, not per attempt.
+                    if !matches!(*reopening, Reopening::Refused) {
+                        let what = "L1 and L2 stay unused: after a silence of the bus the outbox must be read first";
+                        tracing::warn!(target: "tiered_cache", %error, what);
+                    }
+                    *reopening = Reopening::Refused;
                     tokio::time::sleep(BUS_PAUSE).await;
                 }
             }
             return;
         }
+        *reopening = Reopening::Unasked;
         self.advance_fence(batch.sent_at);
     }
 
-    /// Empties the outbox.
     pub(crate) async fn drain(&self) -> Result<(), LoadError> {
         let Some(outbox) = self.outbox.as_ref().filter(|_| self.remote.is_some()) else { return Ok(()) };
         let work = async {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::entry::{Body, Refresh};
 use crate::flight::{Arrived, Flight, Outcome};
-use crate::inner::Inner;
+use crate::inner::{Inner, LEASE};
+use crate::metrics::outcome;
 use crate::remote::{Acquired, Place, Token};
 use crate::stripes::Epoch;
 use crate::{CacheError, Entry, Kind, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Remote, RemoteError, Tier};
@@ -19,7 +21,12 @@ use crate::{CacheError, Entry, Kind, LoadCx, LoadError, LoadOutcome, Loaded, Pol
 /// Waits between looks at a key that another replica loads.
 const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(80));
 
-/// Why a flight flies.
+/// How long an error answers newcomers without another try.
+const ERROR_MEMO: Duration = Duration::from_millis(200);
+
+/// A caller's loader. Boxed, so that the code below exists once; only a miss pays for that.
+pub(crate) type Load = Box<dyn FnOnce(LoadCx) -> BoxFuture<'static, Result<LoadOutcome, LoadError>> + Send>;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Read(Read),
@@ -27,7 +34,6 @@ pub(crate) enum Purpose {
     Refresh,
 }
 
-/// What a load may do with what it finds.
 pub(crate) enum Right {
     /// Fill every tier.
     Lease { token: Token },
@@ -61,12 +67,7 @@ impl Drop for Landed {
 }
 
 impl Inner {
-    /// Starts the task that flies.
-    pub(crate) fn launch<F, Fut>(self: &Arc<Self>, flight: &Arc<Flight>, policy: Policy, purpose: Purpose, load: F)
-    where
-        F: FnOnce(LoadCx) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
-    {
+    pub(crate) fn launch(self: &Arc<Self>, flight: &Arc<Flight>, policy: Policy, purpose: Purpose, load: Load) {
         let landed = Landed(Arc::clone(self), Arc::clone(flight));
         let work = async move {
             let Landed(inner, flight) = &landed;
@@ -79,7 +80,7 @@ impl Inner {
             flight.complete(outcome);
             if failed {
                 // Newcomers find the error for a moment, so that a failing source isn't hammered.
-                let memo = tokio::time::sleep(inner.settings.error_memo);
+                let memo = tokio::time::sleep(ERROR_MEMO);
                 inner.closing.run_until_cancelled(memo).await;
             }
         };
@@ -87,7 +88,6 @@ impl Inner {
         self.tasks.spawn_on(work.instrument(tracing::Span::current()), &self.runtime);
     }
 
-    /// The shared tier, while it can be trusted.
     fn shared(&self) -> Option<&Arc<dyn Remote>> {
         self.remote.as_ref().filter(|_| self.fence_open(Instant::now()) && !self.breaker.is_open())
     }
@@ -107,11 +107,7 @@ impl<'a> Loading<'a> {
         }
     }
 
-    async fn run<F, Fut>(&self, load: F) -> Outcome
-    where
-        F: FnOnce(LoadCx) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
-    {
+    async fn run(&self, load: Load) -> Outcome {
         let now = Instant::now();
         if let Some(entry) = self.inner.l1_entry(&self.flight.key, self.policy, now) {
             // The flight before this one may have landed since the caller looked.
@@ -121,10 +117,9 @@ impl<'a> Loading<'a> {
             self.flight.offer_stale(entry, Tier::L1);
         }
         let right = match self.inner.shared() {
-            Some(remote) => match self.look(&**remote).await {
-                Ok(Step::Arrived(arrived)) => return Ok(arrived),
-                Ok(Step::Load(right)) => right,
-                Err(error) => return Err(error),
+            Some(remote) => match self.look(&**remote).await? {
+                Step::Arrived(arrived) => return Ok(arrived),
+                Step::Load(right) => right,
             },
             None if self.inner.remote.is_some() => Right::Alone,
             None => Right::Only,
@@ -144,10 +139,9 @@ impl<'a> Loading<'a> {
         }
     }
 
-    /// What the outcome means for the value that was to be replaced.
     fn settle(&self, ok: bool) {
         if self.purpose == Purpose::Refresh {
-            self.inner.metrics.refreshed(self.policy.cache, ok);
+            self.inner.metrics.refreshed(self.policy.cache, outcome(ok));
         }
         let Some((stale, _)) = self.flight.stale() else { return };
         if ok {
@@ -230,11 +224,7 @@ impl<'a> Loading<'a> {
         self.inner.breaker.judge(outcome)
     }
 
-    async fn load<F, Fut>(&self, right: &Right, load: F) -> Outcome
-    where
-        F: FnOnce(LoadCx) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
-    {
+    async fn load(&self, right: &Right, load: Load) -> Outcome {
         let permit = if self.policy.gated { Some(self.inner.gate.enter(self.deadline).await?) } else { None };
         let stale = self.flight.stale().map(|(stale, _)| stale);
         let cx = LoadCx { stale: stale.clone(), deadline: self.deadline };
@@ -265,7 +255,7 @@ impl<'a> Loading<'a> {
     async fn renew(&self, right: &Right) {
         if let (Right::Lease { token }, Some(remote)) = (right, &self.inner.remote) {
             loop {
-                tokio::time::sleep(self.inner.settings.lease / 4).await;
+                tokio::time::sleep(LEASE / 4).await;
                 // Lost or not: the fill finds out. The load goes on for those who wait.
                 if matches!(remote.renew(self.place, *token).await, Ok(false)) {
                     break;
@@ -276,7 +266,6 @@ impl<'a> Loading<'a> {
     }
 }
 
-/// How far the shared tiers got.
 pub(crate) enum Step {
     Arrived(Arrived),
     Load(Right),

@@ -1,13 +1,13 @@
 //! The consistency probe: one hit in many is checked against the source, so that a broken promise shows in a metric.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::inner::Inner;
-use crate::{CacheKey, Entry, LoadCx, LoadError, LoadOutcome, Policy};
+use crate::inner::{DEGRADED, Inner};
+use crate::load::Load;
+use crate::{CacheKey, Entry, LoadCx, LoadOutcome, Policy};
 
 thread_local!(static HITS: Cell<u32> = const { Cell::new(0) });
 
@@ -25,11 +25,7 @@ pub(crate) fn taken() {
 
 impl Inner {
     /// Reads the source beside the cache, in the background, one probe at a time.
-    pub(crate) fn probe<F, Fut>(self: &Arc<Self>, key: &CacheKey, policy: &Policy, served: &Arc<Entry>, load: F)
-    where
-        F: FnOnce(LoadCx) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
-    {
+    pub(crate) fn probe(self: &Arc<Self>, key: &CacheKey, policy: &Policy, served: &Arc<Entry>, load: Load) {
         taken();
         let (inner, key, policy, served) = (Arc::clone(self), key.clone(), policy.clone(), Arc::clone(served));
         let work = async move {
@@ -42,7 +38,7 @@ impl Inner {
             let mut result = "ok";
             if now.version > served.version {
                 // Behind is allowed, for a while.
-                tokio::time::sleep(inner.settings.degraded).await;
+                tokio::time::sleep(DEGRADED).await;
                 let still = inner.l1_entry(&key, &policy, Instant::now());
                 if still.is_some_and(|entry| entry.version < now.version) {
                     tracing::error!(target: "tiered_cache", cache = policy.cache, "an old value is still served");

@@ -1,17 +1,15 @@
 //! Reads: L1, then a flight, and what to answer while it flies.
 
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::entry::Refresh;
 use crate::flight::{Arrived, Flight, Joined, State};
-use crate::inner::Inner;
-use crate::load::Purpose;
+use crate::inner::{DEGRADED, Inner};
+use crate::load::{Load, Purpose};
 use crate::probe;
-use crate::{CacheError, CacheKey, Entry, Hit, Kind, LoadCx, LoadError, LoadOutcome, Policy, Read, StaleReason, Tier};
+use crate::{CacheError, CacheKey, Entry, Hit, Kind, Policy, Read, StaleReason, Tier};
 
 /// An answer from L1, unless the entry is past its life and the source may be asked again.
 fn here(entry: Arc<Entry>, now: Instant) -> Option<Hit> {
@@ -27,11 +25,10 @@ fn here(entry: Arc<Entry>, now: Instant) -> Option<Hit> {
 /// Whether somebody should begin to refresh a fresh entry (XFetch): the likelier the nearer its end, counted in
 /// times that the load takes. Drawn per request, so that a busy key is refreshed in time.
 pub(crate) fn is_due(entry: &Entry, policy: &Policy, now: Instant) -> bool {
-    // Beyond ten load times the draw is practically never due, and needn't be made.
-    let reach = entry.times.cost.mul_f32(policy.beta.max(0.0));
-    if now + reach * 10 < entry.times.expires_at || reach.is_zero() {
+    if now < entry.times.refresh_from {
         return false;
     }
+    let reach = entry.times.cost.mul_f32(policy.beta.max(0.0));
     match entry.refresh_state() {
         Refresh::Running => false,
         Refresh::Due => true,
@@ -44,7 +41,6 @@ pub(crate) fn is_due(entry: &Entry, policy: &Policy, now: Instant) -> bool {
     }
 }
 
-/// What one caller wants.
 #[derive(Clone, Copy)]
 pub(crate) struct Ask<'a> {
     pub(crate) policy: &'a Policy,
@@ -52,7 +48,6 @@ pub(crate) struct Ask<'a> {
     pub(crate) begun: Instant,
 }
 
-/// How a wait ended.
 enum Landing {
     Hit(Hit),
     /// The load was begun before this caller asked, or the source is behind.
@@ -88,7 +83,7 @@ impl Inner {
     pub(crate) fn peek(&self, key: &CacheKey, policy: &Policy, now: Instant) -> Option<Hit> {
         let entry = self.l1_entry(key, policy, now)?;
         let hit = here(entry, now)?;
-        let due = || is_due(&hit.entry, policy, now) || probe::is_due(self.settings.probe_every);
+        let due = || is_due(&hit.entry, policy, now) || probe::is_due(self.probe_every);
         if hit.stale.is_none() && due() {
             return None;
         }
@@ -101,7 +96,6 @@ impl Inner {
         self.metrics.served(policy.cache, hit, read);
     }
 
-    /// L1 as `get_or_load` looks at it.
     pub(crate) fn lookup(&self, key: &CacheKey, ask: Ask<'_>) -> Option<Hit> {
         let entry = match ask.read {
             Read::Bounded => self.l1_entry(key, ask.policy, ask.begun)?,
@@ -122,28 +116,22 @@ impl Inner {
             return None;
         }
         if !entry.is_alive(now) {
-            self.l1.remove(key.hash());
+            self.l1.remove(key.hash(), "expired");
             return None;
         }
         self.may_serve(&entry, now).then_some(entry)
     }
 
-    /// Whether the fence lets this process's copy of an entry out.
     fn may_serve(&self, entry: &Entry, now: Instant) -> bool {
         self.fence_open(now) || entry.times.own_until.is_some_and(|until| now < until)
     }
 
     /// With the fence shut nobody hears of invalidations, so an old flight may carry an old value.
     fn may_join(&self, flight: &Flight, ask: Ask<'_>) -> bool {
-        self.fence_open(ask.begun) || ask.begun.saturating_duration_since(flight.begun) < self.settings.degraded
+        self.fence_open(ask.begun) || ask.begun.saturating_duration_since(flight.begun) < DEGRADED
     }
 
-    /// Joins the key's flight or begins one, and waits.
-    pub(crate) async fn miss<F, Fut>(self: &Arc<Self>, key: &CacheKey, ask: Ask<'_>, load: F) -> Result<Hit, CacheError>
-    where
-        F: FnOnce(LoadCx) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
-    {
+    pub(crate) async fn miss(self: &Arc<Self>, key: &CacheKey, ask: Ask<'_>, load: Load) -> Result<Hit, CacheError> {
         if self.closing.is_cancelled() {
             return Err(CacheError::Closed);
         }
@@ -161,9 +149,7 @@ impl Inner {
                     self.launch(&flight, ask.policy.clone(), Purpose::Read(ask.read), load);
                     (flight, true)
                 }
-                Joined::Refused => {
-                    return Err(CacheError::Overloaded { retry_after: Duration::from_secs(1) });
-                }
+                Joined::Refused => return Err(CacheError::overloaded()),
             };
             match self.wait(&flight, ask).await? {
                 Landing::Hit(mut hit) => {
@@ -180,11 +166,7 @@ impl Inner {
     }
 
     /// Begins to load a value that is still fresh, unless it is being loaded already.
-    pub(crate) fn refresh<F, Fut>(self: &Arc<Self>, key: &CacheKey, policy: &Policy, entry: &Entry, load: F)
-    where
-        F: FnOnce(LoadCx) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
-    {
+    pub(crate) fn refresh(self: &Arc<Self>, key: &CacheKey, policy: &Policy, entry: &Entry, load: Load) {
         if self.closing.is_cancelled() || !entry.refresh_step(Refresh::Due, Refresh::Running) {
             return;
         }

@@ -158,7 +158,6 @@ pub enum Gap {
 
 impl Gap {
     /// The metric label.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",

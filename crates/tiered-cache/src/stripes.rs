@@ -19,7 +19,6 @@ pub(crate) struct Stripes {
     each: Box<[AtomicU64]>,
 }
 
-/// What a filler saw before it read the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Epoch {
     all: u64,

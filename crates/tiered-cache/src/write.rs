@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use crate::flight::lock;
 use crate::inner::Inner;
+use crate::metrics::outcome;
 use crate::remote::{Phase, Token};
 use crate::{CacheError, CacheKey, RemoteError, TieredCache, Write, WriteError, outbox};
 
 /// Blocks outlive the longest possible write by this much.
 const BLOCK_MARGIN: Duration = Duration::from_secs(5);
-/// Waits between attempts to deliver what a write left undelivered.
+const ECHOES: usize = 256;
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What a transaction is told, and tells.
@@ -44,10 +47,6 @@ impl TieredCache {
     /// Runs `txn`, which must commit and give the row's version, and invalidates `keys` around the commit.
     ///
     /// Runs in a task of its own: a caller that goes away neither stops the write nor loses the invalidation.
-    ///
-    /// # Errors
-    ///
-    /// See [`WriteError`].
     pub async fn write<T, E, F, Fut>(&self, keys: Vec<CacheKey>, level: Write, txn: F) -> Result<T, WriteError<E>>
     where
         T: Send + 'static,
@@ -67,9 +66,7 @@ impl TieredCache {
 
     /// Removes `keys` from every tier of every replica.
     ///
-    /// # Errors
-    ///
-    /// When Redis can't be told now; it is told as soon as it is back, unless this process ends before.
+    /// An error says that Redis can't be told now; it is told as soon as it is back, unless this process ends before.
     pub async fn invalidate(&self, keys: &[CacheKey]) -> Result<(), CacheError> {
         let inner = Arc::clone(&self.inner);
         let hashes: Arc<[u128]> = keys.iter().map(CacheKey::hash).collect();
@@ -124,33 +121,35 @@ impl Inner {
     }
 
     async fn block(&self, hashes: &[u128], write: Token) -> Result<(), RemoteError> {
+        let life = self.longest_write + BLOCK_MARGIN;
+        self.tell(hashes, Phase::Block { write, life }).await
+    }
+
+    pub(crate) async fn tell(&self, hashes: &[u128], phase: Phase) -> Result<(), RemoteError> {
         let Some(remote) = &self.remote else { return Ok(()) };
-        let life = self.settings.longest_write + BLOCK_MARGIN;
-        let told = remote.invalidate(hashes, Phase::Block { write, life }, self.origin).await;
-        self.metrics.invalidated("block", told.is_ok());
+        if let Some(&first) = hashes.first() {
+            let mut echoes = lock(&self.echoes);
+            // What never comes back is pushed out.
+            echoes.truncate(ECHOES - 1);
+            echoes.push_front((first, Instant::now()));
+        }
+        let told = remote.invalidate(hashes, phase, self.origin).await;
+        let name = if matches!(phase, Phase::Block { .. }) { "block" } else { "done" };
+        self.metrics.invalidated(name, outcome(told.is_ok()));
+        if told.is_ok() {
+            // What was promoted from L2 before it was told there goes, too.
+            self.forget(hashes);
+        }
         told
     }
 
     /// Tells the shared tier now, or goes on trying in the background.
     pub(crate) async fn deliver(self: &Arc<Self>, hashes: &Arc<[u128]>, phase: Phase) -> Result<(), RemoteError> {
-        if self.remote.is_none() {
-            return Ok(());
-        }
         let told = self.tell(hashes, phase).await;
-        self.metrics.invalidated("done", told.is_ok());
         if told.is_err() {
             self.deliver_later(hashes, phase);
         }
         told
-    }
-
-    /// Tells the shared tier of what was forgotten here. What was promoted from there before it knew goes now: this
-    /// process doesn't listen to its own messages.
-    pub(crate) async fn tell(&self, hashes: &[u128], phase: Phase) -> Result<(), RemoteError> {
-        let remote = self.remote.as_ref().ok_or(RemoteError::Unavailable)?;
-        remote.invalidate(hashes, phase, self.origin).await?;
-        self.forget(hashes);
-        Ok(())
     }
 
     fn deliver_later(self: &Arc<Self>, hashes: &Arc<[u128]>, phase: Phase) {

@@ -18,30 +18,33 @@ use crate::{Hit, Kind, Read, Tier};
 const SHARDS: usize = 8;
 /// More kinds of things than this share one label, so that series stay bounded whatever callers do.
 const MOST: usize = 64;
+/// The age of one plain hit in L1 in so many is counted, so many times: two shared counters less per hit.
+const SAMPLE: usize = 16;
 const OTHER: &str = "other";
 
 const TIERS: [Tier; 4] = [Tier::L1, Tier::L2, Tier::L3, Tier::Source];
 const RESULTS: [&str; 3] = ["hit", "negative", "stale"];
 const LEVELS: [&str; 4] = ["bounded", "version", "shared", "source"];
 const CELLS: usize = TIERS.len() * RESULTS.len() * LEVELS.len();
-/// Upper bounds of the ages, in milliseconds.
-const AGES: [u64; 12] = [1, 10, 100, 500, 1_000, 5_000, 30_000, 60_000, 300_000, 900_000, 3_600_000, 7_200_000];
+const AGES_MS: [u64; 12] = [1, 10, 100, 500, 1_000, 5_000, 30_000, 60_000, 300_000, 900_000, 3_600_000, 7_200_000];
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Hot {
     caches: ArcSwap<Vec<Arc<PerCache>>>,
     adding: Mutex<()>,
 }
 
+#[derive(Debug)]
 struct PerCache {
     name: &'static str,
     shards: [Shard; SHARDS],
 }
 
+#[derive(Debug)]
 #[repr(align(128))]
 struct Shard {
     requests: [AtomicU64; CELLS],
-    ages: [AtomicU64; AGES.len() + 1],
+    ages: [AtomicU64; AGES_MS.len() + 1],
     age_millis: AtomicU64,
 }
 
@@ -49,7 +52,7 @@ impl PerCache {
     fn new(name: &'static str) -> Self {
         let zeros = || Shard {
             requests: [const { AtomicU64::new(0) }; CELLS],
-            ages: [const { AtomicU64::new(0) }; AGES.len() + 1],
+            ages: [const { AtomicU64::new(0) }; AGES_MS.len() + 1],
             age_millis: AtomicU64::new(0),
         };
         Self { name, shards: std::array::from_fn(|_| zeros()) }
@@ -101,34 +104,30 @@ fn count(cache: &PerCache, hit: &Hit, read: Read) {
         Read::Shared => 2,
         Read::Source => 3,
     };
-    let shard = &cache.shards[shard()];
-    shard.requests[cell(hit.tier as usize, result, level)].fetch_add(1, Ordering::Relaxed);
-    let age = crate::codec::millis(hit.age);
-    let bucket = AGES.iter().position(|&bound| age <= bound).unwrap_or(AGES.len());
-    shard.ages[bucket].fetch_add(1, Ordering::Relaxed);
-    shard.age_millis.fetch_add(age, Ordering::Relaxed);
-}
-
-fn cell(tier: usize, result: usize, level: usize) -> usize {
-    (tier * RESULTS.len() + result) * LEVELS.len() + level
-}
-
-/// This thread's shard.
-fn shard() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static MINE: Cell<usize> = const { Cell::new(usize::MAX) });
-    MINE.with(|mine| {
-        if mine.get() == usize::MAX {
-            mine.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
-        }
-        mine.get()
-    })
-}
-
-impl fmt::Debug for Hot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hot").finish_non_exhaustive()
+    let (shard, asked) = shard();
+    let shard = &cache.shards[shard];
+    let cell = (hit.tier as usize * RESULTS.len() + result) * LEVELS.len() + level;
+    shard.requests[cell].fetch_add(1, Ordering::Relaxed);
+    let plain = hit.tier == Tier::L1 && result != 2;
+    if plain && !asked.is_multiple_of(SAMPLE) {
+        return;
     }
+    let weight = if plain { SAMPLE as u64 } else { 1 };
+    let age = crate::codec::millis(hit.age);
+    let bucket = AGES_MS.iter().position(|&bound| age <= bound).unwrap_or(AGES_MS.len());
+    shard.ages[bucket].fetch_add(weight, Ordering::Relaxed);
+    shard.age_millis.fetch_add(age * weight, Ordering::Relaxed);
+}
+
+/// This thread's shard, and how many times it was asked for.
+fn shard() -> (usize, usize) {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static MINE: Cell<(usize, usize)> = Cell::new((NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS, 0)));
+    MINE.with(|mine| {
+        let (shard, asked) = mine.get();
+        mine.set((shard, asked.wrapping_add(1)));
+        (shard, asked)
+    })
 }
 
 impl Collector for Hot {
@@ -137,24 +136,21 @@ impl Collector for Hot {
         let help = "Answers by tier and outcome";
         let mut requests = encoder.encode_descriptor("cache_requests", help, None, MetricType::Counter)?;
         for cache in caches.iter() {
-            for (t, tier) in TIERS.iter().enumerate() {
-                for (r, result) in RESULTS.iter().enumerate() {
-                    for (l, level) in LEVELS.iter().enumerate() {
-                        let count = cache.sum(|shard| &shard.requests[cell(t, r, l)]);
-                        if count == 0 {
-                            continue;
-                        }
-                        let labels =
-                            [("cache", cache.name), ("tier", tier.as_str()), ("result", result), ("level", level)];
-                        ConstCounter::new(count).encode(requests.encode_family(&labels)?)?;
-                    }
+            for cell in 0..CELLS {
+                let count = cache.sum(|shard| &shard.requests[cell]);
+                if count == 0 {
+                    continue;
                 }
+                let (rest, level) = (cell / LEVELS.len(), LEVELS[cell % LEVELS.len()]);
+                let (tier, result) = (TIERS[rest / RESULTS.len()].as_str(), RESULTS[rest % RESULTS.len()]);
+                let labels = [("cache", cache.name), ("tier", tier), ("result", result), ("level", level)];
+                ConstCounter::new(count).encode(requests.encode_family(&labels)?)?;
             }
         }
         let help = "Time between the read of the source and the answer";
         let mut ages = encoder.encode_descriptor("cache_served_age_seconds", help, None, MetricType::Histogram)?;
         for cache in caches.iter() {
-            let bounds = AGES.iter().map(|&bound| Duration::from_millis(bound).as_secs_f64()).chain([f64::MAX]);
+            let bounds = AGES_MS.iter().map(|&bound| Duration::from_millis(bound).as_secs_f64()).chain([f64::MAX]);
             let buckets: Vec<(f64, u64)> =
                 bounds.enumerate().map(|(i, bound)| (bound, cache.sum(|shard| &shard.ages[i]))).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();

@@ -2,8 +2,7 @@
 
 mod hot;
 
-use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -15,35 +14,61 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::{CacheError, CacheHealth, Hit, Read};
+use crate::inner::Inner;
+use crate::{CacheError, Hit, Read};
 use hot::Hot;
 
 /// Bounds for operations of the shared tiers and for loads, in seconds.
 const SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
-type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
+
+/// Makes of one list the counters, their registration, and a method of `CacheMetrics` that counts one up.
+macro_rules! counters {
+    ($($count:ident($($label:ident),+) $name:literal $help:literal;)+) => {
+        #[derive(Debug, Clone, Default)]
+        struct Counters { $($count: Family<Labels<{ [$(stringify!($label)),+].len() }>, Counter>,)+ }
+
+        impl Counters {
+            fn register(&self, to: &mut Registry) {
+                $(to.register($name, $help, self.$count.clone());)+
+            }
+        }
+
+        impl CacheMetrics {
+            $(pub(crate) fn $count(&self, $($label: &'static str),+) {
+                self.counters.$count.get_or_create(&[$((stringify!($label), $label)),+]).inc();
+            })+
+        }
+    };
+}
+
+counters! {
+    coalesced(cache) "cache_coalesced" "Answers from a load begun by another";
+    lease(cache, result) "cache_lease" "Requests for a lease by result";
+    fill(cache, tier, result) "cache_fill" "Loaded values by tier and result";
+    refreshed(cache, result) "cache_refresh" "Early refreshes by result";
+    stale(cache, reason) "cache_stale_served" "Answers past their life by reason";
+    codec_error(cache, result) "cache_codec_errors" "Stored entries that could not be read";
+    error(cache, result) "cache_errors" "Reads that failed";
+    invalidated(phase, outcome) "cache_invalidations" "Invalidations by phase and outcome";
+    bus_gap(reason) "cache_bus_gap" "Times the bus lost something";
+    probed(cache, result) "cache_consistency_probe" "Hits checked against the source";
+}
 
 /// The cache's metrics.
 #[derive(Debug, Clone)]
 pub struct CacheMetrics {
     hot: Arc<Hot>,
     state: Arc<State>,
+    counters: Counters,
     loads: Histograms<1>,
     operations: Histograms<3>,
-    coalesced: Counters<1>,
-    leases: Counters<2>,
-    fills: Counters<3>,
-    refreshes: Counters<2>,
-    stale: Counters<2>,
-    codec: Counters<2>,
-    errors: Counters<2>,
-    invalidations: Counters<2>,
-    gaps: Counters<1>,
-    bus_errors: Counter,
+    pub(crate) bus_errors: Counter,
+    pub(crate) bus_reconnects: Counter,
+    pub(crate) visible: Histogram,
     outbox_pending: Gauge,
-    probes: Counters<2>,
 }
 
 fn histogram() -> Histogram {
@@ -55,20 +80,13 @@ impl Default for CacheMetrics {
         Self {
             hot: Arc::default(),
             state: Arc::default(),
+            counters: Counters::default(),
             loads: Family::new_with_constructor(histogram),
             operations: Family::new_with_constructor(histogram),
-            coalesced: Family::default(),
-            leases: Family::default(),
-            fills: Family::default(),
-            refreshes: Family::default(),
-            stale: Family::default(),
-            codec: Family::default(),
-            errors: Family::default(),
-            invalidations: Family::default(),
-            gaps: Family::default(),
             bus_errors: Counter::default(),
+            bus_reconnects: Counter::default(),
+            visible: histogram(),
             outbox_pending: Gauge::default(),
-            probes: Family::default(),
         }
     }
 }
@@ -78,34 +96,31 @@ impl CacheMetrics {
     pub fn register(&self, to: &mut Registry) {
         to.register_collector(Box::new(Arc::clone(&self.hot)));
         to.register_collector(Box::new(Arc::clone(&self.state)));
+        self.counters.register(to);
         to.register("cache_load_seconds", "Time that loads from the source took", self.loads.clone());
         to.register("cache_op_seconds", "Time that operations of shared tiers took", self.operations.clone());
-        to.register("cache_coalesced", "Answers from a load begun by another", self.coalesced.clone());
-        to.register("cache_lease", "Requests for a lease by result", self.leases.clone());
-        to.register("cache_fill", "Loaded values by tier and result", self.fills.clone());
-        to.register("cache_refresh", "Early refreshes by result", self.refreshes.clone());
-        to.register("cache_stale_served", "Answers past their life by reason", self.stale.clone());
-        to.register("cache_codec_errors", "Stored entries that could not be read", self.codec.clone());
-        to.register("cache_errors", "Reads that failed", self.errors.clone());
-        to.register("cache_invalidations", "Invalidations by phase and outcome", self.invalidations.clone());
-        to.register("cache_bus_gap", "Times the bus lost something", self.gaps.clone());
         to.register("cache_bus_errors", "Reads of the bus that failed", self.bus_errors.clone());
+        to.register(
+            "cache_bus_reconnects",
+            "Times the bus was read again after a failure",
+            self.bus_reconnects.clone(),
+        );
+        let help = "Time until this process's own invalidations came back by the bus";
+        to.register("cache_invalidate_visible_seconds", help, self.visible.clone());
         to.register("cache_outbox_pending", "Undelivered invalidations", self.outbox_pending.clone());
-        to.register("cache_consistency_probe", "Hits checked against the source", self.probes.clone());
     }
 
-    /// Where the gauges of the present state are read from.
-    pub(crate) fn watch(&self, health: impl Fn() -> Option<CacheHealth> + Send + Sync + 'static) {
-        drop(self.state.0.set(Box::new(health)));
+    pub(crate) fn watch(&self, cache: Weak<Inner>) {
+        drop(self.state.cache.set(cache));
     }
 
     pub(crate) fn served(&self, cache: &'static str, hit: &Hit, read: Read) {
         self.hot.served(cache, hit, read);
         if let Some(reason) = hit.stale {
-            self.stale.get_or_create(&[("cache", cache), ("reason", reason.as_str())]).inc();
+            self.stale(cache, reason.as_str());
         }
         if hit.collapsed {
-            self.coalesced.get_or_create(&[("cache", cache)]).inc();
+            self.coalesced(cache);
         }
     }
 
@@ -118,22 +133,6 @@ impl CacheMetrics {
         self.operations.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    pub(crate) fn lease(&self, cache: &'static str, result: &'static str) {
-        self.leases.get_or_create(&[("cache", cache), ("result", result)]).inc();
-    }
-
-    pub(crate) fn fill(&self, cache: &'static str, tier: &'static str, result: &'static str) {
-        self.fills.get_or_create(&[("cache", cache), ("tier", tier), ("result", result)]).inc();
-    }
-
-    pub(crate) fn refreshed(&self, cache: &'static str, ok: bool) {
-        self.refreshes.get_or_create(&[("cache", cache), ("result", outcome(ok))]).inc();
-    }
-
-    pub(crate) fn codec_error(&self, cache: &'static str, result: &'static str) {
-        self.codec.get_or_create(&[("cache", cache), ("result", result)]).inc();
-    }
-
     pub(crate) fn failed(&self, cache: &'static str, error: &CacheError) {
         let result = match error {
             CacheError::Load(_) => "load",
@@ -144,59 +143,52 @@ impl CacheMetrics {
             CacheError::Closed => "closed",
             CacheError::Remote(_) => "remote",
         };
-        self.errors.get_or_create(&[("cache", cache), ("result", result)]).inc();
+        self.error(cache, result);
     }
 
-    pub(crate) fn invalidated(&self, phase: &'static str, ok: bool) {
-        self.invalidations.get_or_create(&[("phase", phase), ("outcome", outcome(ok))]).inc();
-    }
-
-    pub(crate) fn bus_gap(&self, reason: &'static str) {
-        self.gaps.get_or_create(&[("reason", reason)]).inc();
-    }
-
-    pub(crate) fn bus_failed(&self) {
-        self.bus_errors.inc();
+    pub(crate) fn evicted(&self, cause: &'static str, entries: u64) {
+        self.state.evictions.get_or_create(&[("cause", cause)]).inc_by(entries);
     }
 
     pub(crate) fn outbox_pending(&self, rows: usize) {
         self.outbox_pending.set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
-
-    pub(crate) fn probed(&self, cache: &'static str, result: &'static str) {
-        self.probes.get_or_create(&[("cache", cache), ("result", result)]).inc();
-    }
 }
 
-fn outcome(ok: bool) -> &'static str {
+pub(crate) fn outcome(ok: bool) -> &'static str {
     if ok { "ok" } else { "error" }
 }
 
-type ReadHealth = Box<dyn Fn() -> Option<CacheHealth> + Send + Sync>;
-
-/// The gauges, read when they are asked for.
-#[derive(Default)]
-struct State(OnceLock<ReadHealth>);
-
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").finish_non_exhaustive()
-    }
+#[derive(Debug, Default)]
+struct State {
+    cache: OnceLock<Weak<Inner>>,
+    evictions: Family<Labels<1>, Counter>,
 }
 
 impl Collector for State {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(health) = self.0.get().and_then(|read| read()) else { return Ok(()) };
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let Some(inner) = self.cache.get().and_then(Weak::upgrade) else { return Ok(()) };
+        inner.l1.settle();
+        let health = inner.health();
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let gauges = [
             ("cache_fence_open", "1: L1 may answer", u64::from(health.fence_open)),
-            ("cache_breaker_open", "1: the shared tier is left alone", u64::from(health.breaker_open)),
             ("cache_flights", "Flights under way", count(health.flights)),
             ("cache_db_gate_in_use", "Loads that ask the source", count(health.loads)),
             ("cache_db_gate_queued", "Loads that wait for the gate", count(health.queued)),
             ("cache_l1_bytes", "Bytes in L1", health.l1_bytes),
             ("cache_l1_entries", "Entries in L1", health.l1_entries),
         ];
+        let help = "Entries that left L1 by cause";
+        self.evictions.encode(encoder.encode_descriptor("cache_l1_evictions", help, None, MetricType::Counter)?)?;
+        let help = "1: the tier is left alone after failures";
+        let mut breakers = encoder.encode_descriptor("cache_breaker_state", help, None, MetricType::Gauge)?;
+        for (tier, open) in [("l2", health.breaker_open), ("l3", health.l3_breaker_open)] {
+            ConstGauge::new(i64::from(open)).encode(breakers.encode_family(&[("tier", tier)])?)?;
+        }
+        let help = "Time since the last answered read of the bus was sent";
+        let lag = encoder.encode_descriptor("cache_bus_lag_seconds", help, None, MetricType::Gauge)?;
+        ConstGauge::new(health.bus_lag.as_secs_f64()).encode(lag)?;
         for (name, help, value) in gauges {
             let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)?;

@@ -4,7 +4,6 @@
 //! is asked for; after it, all up to that number must have been seen, one after the other. Whatever went missing,
 //! trimmed, flushed, lost in a failover, shows as a hole.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,30 +13,25 @@ use redis::{FromRedisValue, Value};
 use tokio::time::Instant;
 
 use super::connection::Backoff;
-use super::remote::{bus_key, bus_state_key};
+use super::remote::bus_keys;
 use super::{Dialer, Redis};
 use crate::RemoteError;
 use crate::remote::{Batch, Bus, Gap, Notice};
 
-/// How long a read waits for news, in milliseconds.
-const BLOCK: usize = 100;
+const BLOCK_MS: usize = 100;
 /// A read that takes longer lost its connection. Below half the fence, so that one may fail.
 const READ_TIMEOUT: Duration = Duration::from_millis(450);
-/// Most invalidations per read.
 const COUNT: usize = 1000;
 
 pub(crate) struct RedisBus {
     dialer: Dialer,
-    stream: String,
-    state: String,
+    keys: [String; 2],
     connection: Option<MultiplexedConnection>,
     position: Option<Position>,
-    /// Which server process was read from last.
     server: String,
     backoff: Backoff,
 }
 
-/// How far the log was read.
 struct Position {
     data_set: String,
     sequence: u64,
@@ -54,8 +48,7 @@ impl RedisBus {
     pub(crate) fn new(redis: &Redis, namespace: &str) -> Self {
         Self {
             dialer: redis.dialer().clone(),
-            stream: bus_key(namespace),
-            state: bus_state_key(namespace),
+            keys: bus_keys(namespace),
             connection: None,
             position: None,
             server: String::new(),
@@ -68,13 +61,11 @@ impl RedisBus {
         if let Some(connection) = &self.connection {
             return Ok((connection.clone(), None));
         }
-        let mut connection = match self.dialer.connect().await {
-            Ok(connection) => connection,
-            Err(error) => {
-                self.backoff.wait().await;
-                return Err(error);
-            }
-        };
+        let made = self.dialer.connect().await;
+        if made.is_err() {
+            self.backoff.wait().await;
+        }
+        let mut connection = made?;
         let mut info = redis::cmd("INFO");
         let info: String = within(info.arg("server").query_async(&mut connection)).await?;
         let server = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
@@ -93,12 +84,12 @@ impl RedisBus {
             (Some(position), None) => {
                 let sent_at = Instant::now();
                 let mut both = redis::pipe();
-                both.cmd("HMGET").arg(&self.state).arg(&END);
+                both.cmd("HMGET").arg(&self.keys[1]).arg(&END);
                 let read = both.cmd("XREAD");
                 if !std::mem::take(&mut position.joined) {
-                    read.arg("BLOCK").arg(BLOCK);
+                    read.arg("BLOCK").arg(BLOCK_MS);
                 }
-                read.arg("COUNT").arg(COUNT).arg("STREAMS").arg(&self.stream).arg(&position.last);
+                read.arg("COUNT").arg(COUNT).arg("STREAMS").arg(&self.keys[0]).arg(&position.last);
                 let (end, read): (End, Option<StreamReadReply>) = within(both.query_async(&mut connection)).await?;
                 let items = read.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect();
                 match position.advance(&end, items) {
@@ -114,7 +105,7 @@ impl RedisBus {
     async fn join(&mut self, connection: &mut MultiplexedConnection, gap: Gap) -> Result<Batch, RemoteError> {
         let sent_at = Instant::now();
         let mut end = redis::cmd("HMGET");
-        let (data_set, sequence, last): End = within(end.arg(&self.state).arg(&END).query_async(connection)).await?;
+        let (data_set, sequence, last): End = within(end.arg(&self.keys[1]).arg(&END).query_async(connection)).await?;
         self.position = Some(Position {
             data_set: data_set.unwrap_or_default(),
             sequence: sequence.unwrap_or(0),
@@ -167,10 +158,7 @@ fn notice(item: &StreamId) -> Option<(Notice, u64)> {
 }
 
 async fn within<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T, RemoteError> {
-    match tokio::time::timeout(READ_TIMEOUT, answer).await {
-        Ok(answer) => answer.map_err(|error| RemoteError::Failed(Arc::from(error.to_string()))),
-        Err(_) => Err(RemoteError::Timeout),
-    }
+    Ok(tokio::time::timeout(READ_TIMEOUT, answer).await??)
 }
 
 #[async_trait]

@@ -14,16 +14,13 @@ use super::{RedisConfig, RedisConfigError, RemoteError};
 
 /// This many timeouts in a row, on all connections together, and every connection is replaced.
 const TIMEOUTS_IN_A_ROW: u32 = 3;
-/// Every connection is asked for a sign of life this often.
 const PING_EVERY: Duration = Duration::from_millis(500);
-/// Waits between attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// Keepalive: first probe, interval, probes. Finds a peer that vanished without a FIN on an idle connection.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
 /// The kernel gives a connection up when sent bytes stay unacknowledged this long.
 const USER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Makes connections.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     client: Client,
@@ -49,18 +46,10 @@ impl Dialer {
             let mut made = self.client.get_multiplexed_async_connection_with_config(&config).await?;
             // Loading or demoted servers answer pings with an error, too.
             redis::cmd("PING").exec_async(&mut made).await?;
-            Ok(made)
+            RedisResult::Ok(made)
         };
-        match tokio::time::timeout(self.timeout, attempt).await {
-            Ok(Ok(made)) => Ok(made),
-            Ok(Err(error)) => Err(failed(&error)),
-            Err(_) => Err(RemoteError::Timeout),
-        }
+        Ok(tokio::time::timeout(self.timeout, attempt).await??)
     }
-}
-
-fn failed(error: &RedisError) -> RemoteError {
-    RemoteError::Failed(error.to_string().into())
 }
 
 /// Grows from attempt to attempt, with jitter, so that replicas don't return in step.
@@ -85,6 +74,7 @@ pub(super) struct Shared {
     timeouts: AtomicU32,
 }
 
+#[derive(Default)]
 pub(super) struct Slot {
     connection: ArcSwapOption<MultiplexedConnection>,
     suspect: Notify,
@@ -92,8 +82,7 @@ pub(super) struct Slot {
 
 impl Shared {
     pub(super) fn new(dialer: Dialer, slots: usize, timeout: Duration) -> Self {
-        let empty = || Slot { connection: ArcSwapOption::empty(), suspect: Notify::new() };
-        let slots = std::iter::repeat_with(empty).take(slots).collect();
+        let slots = std::iter::repeat_with(Slot::default).take(slots).collect();
         Self { dialer, timeout, slots, timeouts: AtomicU32::new(0) }
     }
 
@@ -109,7 +98,6 @@ impl Shared {
         })
     }
 
-    /// Keeps one slot filled, for ever.
     pub(super) async fn supervise(self: Arc<Self>, slot: usize) {
         let slot = &self.slots[slot];
         let mut backoff = Backoff::new();
@@ -123,9 +111,7 @@ impl Shared {
                     slot.connection.store(None);
                     tracing::warn!(target: "tiered_cache", "a Redis connection is replaced");
                 }
-                Err(error) => {
-                    tracing::debug!(target: "tiered_cache", %error, "Redis can't be reached");
-                }
+                Err(error) => tracing::debug!(target: "tiered_cache", %error, "Redis can't be reached"),
             }
             backoff.wait().await;
         }
@@ -164,7 +150,6 @@ impl Slot {
     }
 }
 
-/// A connection for one command, and where it came from.
 pub(super) struct Picked<'a> {
     shared: &'a Shared,
     slot: &'a Slot,
@@ -197,7 +182,7 @@ impl Picked<'_> {
         } else if answered && self.shared.timeouts.load(Ordering::Relaxed) != 0 {
             self.shared.timeouts.store(0, Ordering::Relaxed);
         }
-        outcome.map_err(|error| failed(&error))
+        outcome.map_err(RemoteError::from)
     }
 }
 

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, ScriptInvocation};
 use tokio::runtime::Handle;
+use tokio::time::error::Elapsed;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use bus::RedisBus;
@@ -52,11 +53,7 @@ impl RedisConfig {
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The URL holds the password.
-        f.debug_struct("RedisConfig")
-            .field("connections", &self.connections)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
+        f.debug_struct("RedisConfig").field("connections", &self.connections).finish_non_exhaustive()
     }
 }
 
@@ -79,6 +76,18 @@ pub enum RemoteError {
     Failed(Arc<str>),
 }
 
+impl From<RedisError> for RemoteError {
+    fn from(error: RedisError) -> Self {
+        Self::Failed(error.to_string().into())
+    }
+}
+
+impl From<Elapsed> for RemoteError {
+    fn from(_: Elapsed) -> Self {
+        Self::Timeout
+    }
+}
+
 /// Multiplexed connections to one Redis, made and replaced in the background. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
@@ -90,10 +99,6 @@ pub struct Redis {
 
 impl Redis {
     /// Starts connecting in the background, on `runtime`. Never blocks and never fails for a Redis that is down.
-    ///
-    /// # Errors
-    ///
-    /// When the URL can't be read.
     #[expect(clippy::needless_pass_by_value, reason = "an owned handle, as tokio's own constructors take it")]
     pub fn new(config: RedisConfig, runtime: Handle) -> Result<Self, RedisConfigError> {
         let stop = CancellationToken::new();
@@ -107,51 +112,31 @@ impl Redis {
     }
 
     /// Sends one command.
-    ///
-    /// # Errors
-    ///
-    /// At once when there is no connection; after the timeout when there is no answer.
+    /// Fails at once when there is no connection, and after the timeout when there is no answer.
     pub async fn query<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, RemoteError> {
-        let timeout = self.shared.timeout;
-        self.with(timeout, async move |mut to| cmd.query_async(&mut to).await).await
+        self.with(self.shared.timeout, async move |mut to| cmd.query_async(&mut to).await).await
     }
 
     /// Sends several commands at once.
-    ///
-    /// # Errors
-    ///
-    /// As [`query`](Self::query).
     pub async fn query_pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, RemoteError> {
-        let timeout = self.shared.timeout;
-        self.with(timeout, async move |mut to| pipeline.query_async(&mut to).await).await
+        self.with(self.shared.timeout, async move |mut to| pipeline.query_async(&mut to).await).await
     }
 
     /// Runs a script by its hash, sending its text where Redis doesn't know it.
-    ///
-    /// # Errors
-    ///
-    /// As [`query`](Self::query).
     pub async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RemoteError> {
-        let timeout = self.shared.timeout;
-        self.with(timeout, async move |mut to| script.invoke_async(&mut to).await).await
+        self.with(self.shared.timeout, async move |mut to| script.invoke_async(&mut to).await).await
     }
 
     /// Asks for a sign of life.
-    ///
-    /// # Errors
-    ///
-    /// As [`query`](Self::query).
     pub async fn ping(&self, within: Duration) -> Result<(), RemoteError> {
         self.with(within, async move |mut to| redis::cmd("PING").exec_async(&mut to).await).await
     }
 
     /// Connections that are open now.
-    #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.open()
     }
 
-    /// Makes further connections, for the bus.
     pub(crate) fn dialer(&self) -> &Dialer {
         &self.shared.dialer
     }
@@ -162,9 +147,7 @@ impl Redis {
         send: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T, RemoteError> {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let Some(picked) = self.shared.pick(first) else {
-            return Err(RemoteError::Unavailable);
-        };
+        let picked = self.shared.pick(first).ok_or(RemoteError::Unavailable)?;
         match tokio::time::timeout(within, send(picked.connection())).await {
             Ok(outcome) => picked.judge(outcome),
             Err(_) => {

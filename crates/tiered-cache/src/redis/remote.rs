@@ -19,6 +19,7 @@ use redis::{Script, ScriptInvocation, Value};
 use super::Redis;
 use crate::RemoteError;
 use crate::codec::millis;
+use crate::inner::LEASE;
 use crate::remote::{Acquired, Fill, Filled, Found, Mark, Phase, Place, Remote, Token};
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/acquire.lua")));
@@ -30,23 +31,20 @@ static RENEW: LazyLock<Script> = LazyLock::new(|| {
 static RELEASE: LazyLock<Script> =
     LazyLock::new(|| Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"));
 
-/// The digits before every stored entry.
-const STAMP: usize = 16;
+const STAMP: usize = 16; // digits before every entry
 /// Longer than any copy in L3 may live.
 const MARK_LIFE: Duration = Duration::from_secs(2 * 3600 + 600);
-/// How many invalidations the bus remembers.
 const BUS_LENGTH: usize = 100_000;
 
 #[derive(Debug)]
 pub(crate) struct RedisRemote {
     redis: Redis,
     namespace: String,
-    lease: Duration,
 }
 
 impl RedisRemote {
-    pub(crate) fn new(redis: Redis, namespace: &str, lease: Duration) -> Self {
-        Self { redis, namespace: namespace.to_owned(), lease }
+    pub(crate) fn new(redis: Redis, namespace: &str) -> Self {
+        Self { redis, namespace: namespace.to_owned() }
     }
 
     fn key(&self, kind: char, hash: u128) -> String {
@@ -62,12 +60,8 @@ impl RedisRemote {
     }
 }
 
-pub(super) fn bus_key(namespace: &str) -> String {
-    format!("{namespace}:bus")
-}
-
-pub(super) fn bus_state_key(namespace: &str) -> String {
-    format!("{namespace}:bus:state")
+pub(super) fn bus_keys(namespace: &str) -> [String; 2] {
+    [format!("{namespace}:bus"), format!("{namespace}:bus:state")]
 }
 
 fn field(place: Place) -> String {
@@ -85,7 +79,7 @@ impl Remote for RedisRemote {
 
     async fn acquire(&self, place: Place, token: Token, known: u64) -> Result<Acquired, RemoteError> {
         let mut call = self.on(&ACQUIRE, place.hash);
-        call.arg(token).arg(millis(self.lease)).arg(field(place)).arg(known);
+        call.arg(token).arg(millis(LEASE)).arg(field(place)).arg(known);
         let answer: Vec<Value> = self.redis.script(&call).await?;
         let now = number(answer.get(1));
         Ok(match text(answer.first()) {
@@ -101,7 +95,7 @@ impl Remote for RedisRemote {
 
     async fn renew(&self, place: Place, token: Token) -> Result<bool, RemoteError> {
         let mut call = RENEW.prepare_invoke();
-        call.key(self.key('l', place.hash)).arg(token).arg(millis(self.lease));
+        call.key(self.key('l', place.hash)).arg(token).arg(millis(LEASE));
         self.redis.script(&call).await
     }
 
@@ -125,7 +119,7 @@ impl Remote for RedisRemote {
 
     async fn invalidate(&self, hashes: &[u128], phase: Phase, origin: u64) -> Result<(), RemoteError> {
         let mut call = INVALIDATE.prepare_invoke();
-        call.key(bus_key(&self.namespace)).key(bus_state_key(&self.namespace));
+        call.key(&bus_keys(&self.namespace));
         for &hash in hashes {
             for kind in ['c', 'l', 'b', 'm'] {
                 call.key(self.key(kind, hash));
@@ -151,13 +145,14 @@ fn generation() -> u64 {
 }
 
 fn found(value: &Bytes, now: u64) -> Found {
-    let (stamp, bytes) = match value.get(..STAMP) {
-        Some(digits) => (digits.to_vec(), value.slice(STAMP..)),
-        None => (Vec::new(), Bytes::new()),
-    };
     // Foreign bytes get stamp 0 and fail to decode.
-    let stamp = std::str::from_utf8(&stamp).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+    let at = STAMP.min(value.len());
+    let (stamp, bytes) = (digits(&value[..at]), value.slice(at..));
     Found { bytes, stamp, age: Duration::from_millis(now.saturating_sub(stamp)) }
+}
+
+fn digits(text: &[u8]) -> u64 {
+    std::str::from_utf8(text).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 fn text(value: Option<&Value>) -> &[u8] {
@@ -171,6 +166,6 @@ fn text(value: Option<&Value>) -> &[u8] {
 fn number(value: Option<&Value>) -> u64 {
     match value {
         Some(Value::Int(number)) => u64::try_from(*number).unwrap_or(0),
-        other => std::str::from_utf8(text(other)).ok().and_then(|text| text.parse().ok()).unwrap_or(0),
+        other => digits(text(other)),
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tiered_cache::{LoadError, OutboxRow, OutboxStore, Tier, TieredCache, Write, WriteError};
 use tokio::time::Instant;
 
-use crate::support::{Down, Replica, Source, SourceDown, World, key, metric, until};
+use crate::support::{Down, Link, Replica, Source, SourceDown, World, key, metric, until};
 
 async fn pair() -> (World, Source, Replica, Replica) {
     let (world, source) = (World::new(), Source::new());
@@ -28,6 +28,21 @@ async fn a_write_reaches_the_other_replicas_at_once() {
     until(|| b.in_l1().is_none()).await;
     assert!(begun.elapsed() < Duration::from_millis(50), "{:?}", begun.elapsed());
     assert_eq!(b.get().await.unwrap().entry.version, 2);
+    assert_eq!(metric(&a.cache, "cache_invalidate_visible_seconds_count"), 2.0, "the block and its end");
+    assert_eq!(metric(&b.cache, r#"cache_l1_evictions_total{cause="removed"}"#), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bus_lag_is_the_time_since_it_was_heard() {
+    let (_world, _source, a, _b) = pair().await;
+    assert!(a.cache.health().bus_lag <= Duration::from_millis(200));
+    a.link.cut_bus(true);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let lag = a.cache.health().bus_lag;
+    assert!(lag >= Duration::from_millis(2_800) && lag < Duration::from_millis(3_200), "{lag:?}");
+    assert_eq!(metric(&a.cache, "cache_bus_lag_seconds"), lag.as_secs_f64());
+    let alone = TieredCache::builder().build().unwrap();
+    assert_eq!(alone.health().bus_lag, Duration::ZERO);
 }
 
 /// T12
@@ -47,6 +62,7 @@ async fn what_was_written_while_the_bus_was_cut_is_replayed() {
     until(|| b.cache.health().fence_open).await;
 
     assert_eq!(b.get().await.unwrap().entry.version, 51);
+    assert_eq!(metric(&b.cache, "cache_bus_reconnects_total"), 1.0);
     assert_eq!(gaps(&b, "start"), 1.0);
     assert_eq!(gaps(&b, "trimmed") + gaps(&b, "reset") + gaps(&b, "failover"), 0.0);
 }
@@ -184,6 +200,7 @@ async fn the_breaker_opens_after_failures_and_closes_by_itself() {
         id += 1;
     }
     assert!(id <= 13, "three failures are enough");
+    assert_eq!(metric(&a.cache, r#"cache_breaker_state{tier="l2"}"#), 1.0);
     let begun = Instant::now();
     a.read(99, tiered_cache::Read::Bounded).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(5), "requests no longer wait for it");
@@ -200,6 +217,8 @@ async fn the_breaker_opens_after_failures_and_closes_by_itself() {
 pub struct Table {
     rows: Arc<Mutex<Vec<OutboxRow>>>,
     down: Arc<Mutex<bool>>,
+    /// Is cut as soon as the table was read.
+    cut: Arc<Mutex<Option<Link>>>,
 }
 
 impl Table {
@@ -219,6 +238,9 @@ impl OutboxStore for Table {
     async fn take(&self, limit: usize) -> Result<Vec<OutboxRow>, LoadError> {
         if *self.down.lock().unwrap() {
             return Err(Arc::new(SourceDown));
+        }
+        if let Some(link) = self.cut.lock().unwrap().take() {
+            link.set(Some(Down::Refused));
         }
         Ok(self.rows.lock().unwrap().iter().take(limit).cloned().collect())
     }
@@ -290,6 +312,51 @@ async fn after_an_outage_nothing_is_served_before_the_outbox_is_empty() {
     until(|| b.cache.health().fence_open).await;
     assert_eq!(table.len(), 0);
     assert_eq!(b.get().await.unwrap().entry.version, 2);
+}
+
+/// SPEC: "Postgres down: cached reads go on."
+#[tokio::test(start_paused = true)]
+async fn with_the_database_down_and_redis_well_cached_reads_go_on() {
+    let (world, source, table) = (World::new(), Source::new(), Table::default());
+    let outbox = Arc::new(table.clone());
+    let a = Replica::with(&world, &source, |builder| builder.outbox(outbox.clone())).await;
+    let b = Replica::with(&world, &source, |builder| builder.outbox(outbox.clone())).await;
+    a.get().await.unwrap();
+    *table.down.lock().unwrap() = true;
+    source.fail(true);
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(a.cache.health().fence_open);
+        assert_eq!(a.get().await.unwrap().tier, Tier::L1);
+    }
+    assert_eq!(b.get().await.unwrap().tier, Tier::L2);
+    assert_eq!(b.get().await.unwrap().tier, Tier::L1);
+}
+
+/// A look into the outbox from before a further outage says nothing about what was written in it.
+#[tokio::test(start_paused = true)]
+async fn an_outbox_seen_empty_before_a_second_outage_does_not_open_the_fence_after_it() {
+    let (world, source, table) = (World::new(), Source::new(), Table::default());
+    let outbox = Arc::new(table.clone());
+    let a = Replica::with(&world, &source, |builder| builder.outbox(outbox.clone())).await;
+    let b = Replica::with(&world, &source, |builder| builder.outbox(outbox.clone())).await;
+    b.get().await.unwrap();
+    for replica in [&a, &b] {
+        replica.link.set(Some(Down::Refused));
+    }
+    until(|| !b.cache.health().fence_open).await;
+    // B's bus answers once and the outbox is empty; then everything is gone again.
+    *table.cut.lock().unwrap() = Some(b.link.clone());
+    b.link.set(None);
+    until(|| table.cut.lock().unwrap().is_none()).await;
+    write_through_outbox(&a.cache, &source, &table).await.unwrap();
+    drop(a);
+    *table.down.lock().unwrap() = true;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    b.link.set(None);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!b.cache.health().fence_open);
+    assert_eq!(b.get().await.unwrap().entry.version, 2, "L2 still has the old one, and isn't asked");
 }
 
 /// T31

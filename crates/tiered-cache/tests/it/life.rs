@@ -210,6 +210,8 @@ async fn a_flood_of_ids_that_do_not_exist_stays_within_l1s_bound() {
     until(|| a.cache.health().l1_bytes <= 1024 * 1024).await;
     // Even an empty entry takes 300 bytes.
     assert!(a.cache.health().l1_entries * 300 <= 1024 * 1024, "{}", a.cache.health().l1_entries);
+    let pushed_out = metric(&a.cache, r#"cache_l1_evictions_total{cause="size"}"#);
+    assert!(pushed_out > 15_000.0, "{pushed_out}");
     let kept = (0..100).filter(|&id| a.cache.peek(&key(id), &a.policy).is_some()).count();
     assert!(kept >= 80, "only {kept} of 100 hot entries are left");
 }

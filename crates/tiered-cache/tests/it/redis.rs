@@ -211,8 +211,9 @@ async fn a_silent_connection_is_replaced() {
     until(|| redis.connections() == 4).await;
     // Those that are open fall silent; new ones would be answered.
     proxy.set(Fault::HalfOpen);
-    let mut timeouts = 0;
+    let (mut timeouts, begun) = (0, Instant::now());
     while redis.connections() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "still the silent ones after {timeouts} timeouts");
         match redis.ping(Duration::from_millis(100)).await {
             Err(RemoteError::Timeout) => timeouts += 1,
             _ => tokio::time::sleep(Duration::from_millis(1)).await,
