@@ -9,7 +9,6 @@ use crate::l3::Memcached;
 use crate::{Bus, CopyStore, OutboxStore, Redis, Remote, TieredCache};
 
 /// Collects the parts of a [`TieredCache`].
-#[must_use]
 pub struct Builder {
     pub(crate) runtime: Option<Handle>,
     pub(crate) l1_bytes: u64,
@@ -18,7 +17,6 @@ pub struct Builder {
     pub(crate) remote: Option<(Arc<dyn Remote>, Box<dyn Bus>)>,
     pub(crate) l3: Option<Arc<dyn CopyStore>>,
     pub(crate) outbox: Option<Arc<dyn OutboxStore>>,
-    pub(crate) l1_ttl_cap: Duration,
     pub(crate) gate: (usize, usize, Duration),
     pub(crate) longest_write: Duration,
     pub(crate) probe_every: u32,
@@ -39,7 +37,6 @@ impl Builder {
             remote: None,
             l3: None,
             outbox: None,
-            l1_ttl_cap: Duration::from_secs(300),
             gate: (14, 1024, Duration::from_secs(2)),
             longest_write: Duration::from_secs(32),
             probe_every: 10_000,
@@ -85,12 +82,6 @@ impl Builder {
     /// Prefix of every key in the shared tiers.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
-        self
-    }
-
-    /// Caps every policy's `l1_ttl`.
-    pub fn l1_ttl_cap(mut self, cap: Duration) -> Self {
-        self.l1_ttl_cap = cap;
         self
     }
 

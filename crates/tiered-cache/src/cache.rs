@@ -71,19 +71,7 @@ impl TieredCache {
     }
 
     pub(crate) fn start(parts: Builder, runtime: &Handle) -> Self {
-        let Builder {
-            l1_bytes,
-            namespace,
-            redis,
-            remote,
-            l3,
-            outbox,
-            gate,
-            l1_ttl_cap,
-            longest_write,
-            probe_every,
-            ..
-        } = parts;
+        let Builder { l1_bytes, namespace, redis, remote, l3, outbox, gate, longest_write, probe_every, .. } = parts;
         let shared: Option<(Arc<dyn Remote>, Box<dyn Bus>)> = remote.or_else(|| {
             let redis = redis?;
             let bus = RedisBus::new(&redis, &namespace);
@@ -98,7 +86,6 @@ impl TieredCache {
             gate: Gate::new(gate.0, gate.1, gate.2),
             retries: Semaphore::new(RETRIES),
             probing: Semaphore::new(1),
-            l1_ttl_cap,
             longest_write,
             probe_every,
             remote,

@@ -1,22 +1,4 @@
-//! How an entry is written in Redis and memcached.
-//!
-//! | bytes | what |
-//! |---|---|
-//! | 2 | `TC` |
-//! | 1 | format, 1 |
-//! | 1 | kind: 0 value, 1 not found |
-//! | 4 | schema |
-//! | 8 | version |
-//! | 8 | milliseconds of freshness from when it was stored |
-//! | 8 | milliseconds of life from when it was stored, fail-safe included |
-//! | 8 | microseconds that the load took |
-//! | 8 | age in milliseconds when it was stored |
-//! | 4 + n | logical key |
-//! | 4 + n | etag |
-//! | 4 + n | body |
-//! | 8 | checksum of all before, the first bytes of its BLAKE3 hash |
-//!
-//! All numbers are big-endian. What can't be read is a miss, never a panic.
+//! How an entry is written in Redis and memcached. The layout stands in DESIGN.md. What can't be read is a miss, never a panic.
 
 use std::time::Duration;
 

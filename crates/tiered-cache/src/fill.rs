@@ -14,6 +14,9 @@ use crate::load::{Loading, Purpose, Right, Step};
 use crate::remote::{Fill, Filled, Found, Mark, Token};
 use crate::{Entry, Kind, Loaded, Read, Tier};
 
+/// No copy stays in a process for longer, whatever its policy says.
+const L1_CAP: Duration = Duration::from_secs(300);
+
 impl Loading<'_> {
     /// Makes an answer of a stored value; else its stamp, so that a newer one can be told from it.
     pub(crate) fn open(&self, found: &Found, sent: Instant) -> Result<Arrived, u64> {
@@ -77,7 +80,7 @@ impl Loading<'_> {
     }
 
     fn l1_ttl(&self) -> Duration {
-        self.policy.l1_ttl.min(self.inner.l1_ttl_cap)
+        self.policy.l1_ttl.min(L1_CAP)
     }
 
     fn entry(&self, version: u64, kind: Kind, etag: Bytes, body: Bytes, times: Times) -> Entry {

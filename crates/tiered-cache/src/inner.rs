@@ -28,7 +28,6 @@ pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Inner {
     pub(crate) runtime: Handle,
-    pub(crate) l1_ttl_cap: Duration,
     pub(crate) longest_write: Duration,
     pub(crate) probe_every: u32,
     pub(crate) l1: L1,

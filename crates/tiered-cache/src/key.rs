@@ -57,7 +57,6 @@ impl fmt::Debug for CacheKey {
 }
 
 /// Collects the parts of a [`CacheKey`].
-#[must_use]
 pub struct KeyBuilder(Logical);
 
 impl KeyBuilder {

@@ -63,7 +63,6 @@ pub struct Policy {
 
 impl Policy {
     /// Defaults: 300 s in process, 3600 s in Redis, one hour of fail-safe, 10 s of "not found".
-    #[must_use]
     pub fn new(cache: &'static str) -> Self {
         Self {
             cache,

@@ -31,7 +31,6 @@ pub struct WriteCx {
 
 impl WriteCx {
     /// Set when Redis couldn't be told beforehand: store this payload as an outbox row in the same transaction.
-    #[must_use]
     pub fn outbox(&self) -> Option<&Bytes> {
         self.outbox.as_ref()
     }

@@ -100,11 +100,8 @@ impl CacheMetrics {
         to.register("cache_load_seconds", "Time that loads from the source took", self.loads.clone());
         to.register("cache_op_seconds", "Time that operations of shared tiers took", self.operations.clone());
         to.register("cache_bus_errors", "Reads of the bus that failed", self.bus_errors.clone());
-        to.register(
-            "cache_bus_reconnects",
-            "Times the bus was read again after a failure",
-            self.bus_reconnects.clone(),
-        );
+        let help = "Times the bus was read again after a failure";
+        to.register("cache_bus_reconnects", help, self.bus_reconnects.clone());
         let help = "Time until this process's own invalidations came back by the bus";
         to.register("cache_invalidate_visible_seconds", help, self.visible.clone());
         to.register("cache_outbox_pending", "Undelivered invalidations", self.outbox_pending.clone());

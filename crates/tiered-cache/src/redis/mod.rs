@@ -39,7 +39,6 @@ pub struct RedisConfig {
 
 impl RedisConfig {
     /// Four connections, one second to connect, 100 ms per command.
-    #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),

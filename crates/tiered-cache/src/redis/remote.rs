@@ -1,13 +1,4 @@
-//! The shared tier in Redis.
-//!
-//! | key | what |
-//! |---|---|
-//! | `<ns>:c:{<hash>}` | hash: schema → when it was stored (16 digits, Redis's clock) and the entry |
-//! | `<ns>:l:{<hash>}` | the lease: its holder's token |
-//! | `<ns>:b:{<hash>}` | sorted set of writes under way, by when their block ends |
-//! | `<ns>:m:{<hash>}` | hash: `generation`, new with every invalidation; `floor`, the newest version known |
-//! | `<ns>:bus` | stream of invalidations |
-//! | `<ns>:bus:state` | hash: `id` of the data set, `sequence` and stream id (`last`) of the last invalidation |
+//! The shared tier in Redis; its keys stand in DESIGN.md.
 
 use std::sync::LazyLock;
 use std::time::Duration;
