@@ -109,19 +109,15 @@ impl Judge {
     pub fn read(&mut self, read: Read) {
         self.tally.reads += 1;
         let verdict = self.verdict(&read);
-        let state = self.keys.entry(read.key).or_default();
-        let reads = &mut state.reads[read.replica];
-        if let Some((verdict, step, bound)) = verdict {
-            let mut case = Case::new(verdict, read.key, step, Some(&read), bound);
-            case.tell(&step, state.acknowledged.since(step.begin), reads);
-            case.add(&read);
-            reads.add(read);
-            self.violation(case);
-            return;
-        }
-        reads.add(read);
         for case in self.cases.iter_mut().filter(|case| case.is_about(&read)) {
             case.add(&read);
+        }
+        let state = self.keys.entry(read.key).or_default();
+        state.reads[read.replica].add(read);
+        if let Some((verdict, step, bound)) = verdict {
+            let mut case = Case::new(verdict, read.key, step, Some(&read), bound);
+            case.tell(&step, state.acknowledged.since(step.begin), &state.reads[read.replica]);
+            self.violation(case);
         }
     }
 
