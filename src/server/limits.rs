@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::body::MessageBody;
@@ -12,6 +12,7 @@ use actix_web::middleware::Next;
 use actix_web::{Error, Result};
 use moka::sync::Cache;
 use subtle::{Choice, ConstantTimeEq};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::client::Clients;
 use super::problem::{self, Problem};
@@ -25,8 +26,7 @@ const CLIENTS: u64 = 100_000;
 
 pub struct Limits {
     lifecycle: Lifecycle,
-    in_flight: AtomicUsize,
-    max_in_flight: usize,
+    places: Semaphore,
     rate: Option<Rate>,
     pub clients: Clients,
     tokens: Vec<String>,
@@ -37,8 +37,7 @@ impl Limits {
     pub fn new(config: &HttpConfig, lifecycle: Lifecycle) -> Self {
         Self {
             lifecycle,
-            in_flight: AtomicUsize::new(0),
-            max_in_flight: config.max_in_flight,
+            places: Semaphore::new(config.max_in_flight.min(Semaphore::MAX_PERMITS)),
             rate: config.rate_limit.map(Rate::new),
             clients: Clients::new(&config.trusted_proxies),
             tokens: config.tokens.clone(),
@@ -46,14 +45,10 @@ impl Limits {
         }
     }
 
-    /// The guard gives the place back.
-    fn enter(&self) -> Result<Place<'_>, Problem> {
-        let place = Place(&self.in_flight);
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) < self.max_in_flight {
-            return Ok(place);
-        }
+    fn enter(&self) -> Result<SemaphorePermit<'_>, Problem> {
         let full = "The service is working on as many requests as it can.";
-        Err(Problem::new(problem::OVERLOADED, full).retry_after(Duration::from_secs(1)))
+        let overloaded = |_| Problem::new(problem::OVERLOADED, full).retry_after(Duration::from_secs(1));
+        self.places.try_acquire().map_err(overloaded)
     }
 
     fn check_rate(&self, request: &ServiceRequest) -> Result<(), Problem> {
@@ -78,14 +73,6 @@ impl Limits {
         let problem =
             Problem::new(problem::UNAUTHORIZED, "A valid token is needed: Authorization: Bearer <API_TOKEN>.");
         Err(problem.with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
-    }
-}
-
-struct Place<'a>(&'a AtomicUsize);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

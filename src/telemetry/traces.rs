@@ -60,11 +60,6 @@ fn exporter(export: &ExportConfig) -> anyhow::Result<SpanExporter> {
             metadata.insert(key.to_lowercase().parse::<MetadataKey<Ascii>>()?, value.parse()?);
         }
         let builder = SpanExporter::builder().with_tonic().with_endpoint(&export.endpoint).with_timeout(export.timeout);
-        let builder = if export.endpoint.starts_with("https://") {
-            builder.with_tls_config(tonic::transport::ClientTlsConfig::new().with_native_roots())
-        } else {
-            builder
-        };
         builder.with_metadata(metadata).build()?
     } else {
         SpanExporter::builder()
