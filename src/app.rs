@@ -14,6 +14,7 @@ use crate::health::{Checker, Health};
 use crate::lifecycle::Lifecycle;
 use crate::store::Store;
 use crate::store::connect::connect;
+use crate::store::error::hopeless;
 use crate::store::migrations::{self, Schema};
 use crate::telemetry::Telemetry;
 
@@ -148,6 +149,9 @@ impl App {
                 Ok(Schema::TooNew(name)) => {
                     let lost = "The database's schema has lost what this version needs";
                     return Err(Refused(format!("{lost} ({name}): run a later version.")));
+                }
+                Err(error) if let Some(what) = hopeless(&error) => {
+                    return Err(Refused(format!("The database can't be used ({error:#}): check {what}.")));
                 }
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "waiting for the database"),
             }

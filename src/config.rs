@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use reqwest::header::{HeaderName, HeaderValue};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use self::reader::{ConfigError, Reader, Values, duration, list, parsed, size};
@@ -127,7 +128,7 @@ impl Config {
 impl HttpConfig {
     pub fn read(r: &mut Reader<'_>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
+        let config = Self {
             port: r.setting("PORT", parsed("a port")),
             bind: r.optional("BIND_ADDRESS", parsed("an IP address")).unwrap_or(IpAddr::from([0, 0, 0, 0])),
             management_port: r.optional("MANAGEMENT_PORT", parsed("a port")),
@@ -138,16 +139,20 @@ impl HttpConfig {
                 .setting("BODY_LIMIT", |text| usize::try_from(size(text)?).map_err(|_| "is too large".to_owned())),
             max_in_flight: r.setting("MAX_IN_FLIGHT", positive),
             rate_limit: r.optional("RATE_LIMIT", rate),
-            tokens: r.optional("API_TOKEN", list(token)).unwrap_or_default(),
+            tokens: r.optional("API_TOKEN", tokens).unwrap_or_default(),
+        };
+        if config.port != 0 && config.management_port == Some(config.port) {
+            r.problem("MANAGEMENT_PORT", &format!("{} is PORT, too; leave it unset to share that", config.port));
         }
+        config
     }
 }
 
 impl DatabaseConfig {
     pub fn read(r: &mut Reader<'_>) -> Self {
         let config = Self {
-            url: r.required("DATABASE_URL", parsed("a postgres:// URL")),
-            application_name: r.setting("OTEL_SERVICE_NAME", parsed("a name")),
+            url: r.required("DATABASE_URL", postgres_url),
+            application_name: service_name(r),
             pool_min: r.setting("DATABASE_POOL_MIN", parsed("a number")),
             pool_max: r.setting("DATABASE_POOL_MAX", positive),
             acquire_timeout: r.setting("DATABASE_ACQUIRE_TIMEOUT", nonzero_duration),
@@ -206,7 +211,7 @@ impl TelemetryConfig {
         Self {
             log_level: r.setting("LOG_LEVEL", log_level),
             log_format: r.setting("LOG_FORMAT", either(["json", "pretty"], [LogFormat::Json, LogFormat::Pretty])),
-            service_name: r.setting("OTEL_SERVICE_NAME", parsed("a name")),
+            service_name: service_name(r),
             resource: r.setting("OTEL_RESOURCE_ATTRIBUTES", list(pair)),
             export: ExportConfig::read(r),
             sampler: Sampler::read(r),
@@ -216,17 +221,19 @@ impl TelemetryConfig {
 
 impl ExportConfig {
     fn read(r: &mut Reader<'_>) -> Option<Self> {
-        let disabled: bool = r.setting("OTEL_SDK_DISABLED", parsed("true or false"));
+        let boolean = |text: &str| parsed("true or false")(&text.to_ascii_lowercase());
+        let disabled: bool = r.setting("OTEL_SDK_DISABLED", boolean);
         let none = r.setting("OTEL_TRACES_EXPORTER", either(["otlp", "none"], [false, true]));
         let protocol = either(["http/protobuf", "grpc"], [false, true]);
         let grpc = r.optional("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &protocol);
         let grpc = grpc.unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_PROTOCOL", &protocol));
-        let whole = r.optional("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", |text| collector(text, ""));
-        let base =
-            r.optional("OTEL_EXPORTER_OTLP_ENDPOINT", |text| collector(text, if grpc { "" } else { "/v1/traces" }));
-        let headers = r.setting("OTEL_EXPORTER_OTLP_HEADERS", list(pair));
-        let timeout =
-            Duration::from_millis(r.setting("OTEL_EXPORTER_OTLP_TIMEOUT", parsed("a number of milliseconds")));
+        let whole = r.optional("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector);
+        let path = if grpc { "" } else { "/v1/traces" };
+        let base = |text: &str| Ok(format!("{}{path}", collector(text)?.trim_end_matches('/')));
+        let base = r.optional("OTEL_EXPORTER_OTLP_ENDPOINT", base);
+        let headers = r.setting("OTEL_EXPORTER_OTLP_HEADERS", list(header));
+        let timeout = r.optional("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", milliseconds);
+        let timeout = timeout.unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_TIMEOUT", milliseconds));
         let endpoint = whole.or(base).filter(|_| !disabled && !none)?;
         Some(Self { endpoint, grpc, headers, timeout })
     }
@@ -276,9 +283,13 @@ fn network(text: &str) -> Result<IpNet, String> {
     text.parse().or_else(|_| address()).map_err(|_| "is not a list of networks".to_owned())
 }
 
-fn token(text: &str) -> Result<String, String> {
-    let carried = text.chars().all(|c| c.is_ascii_graphic());
-    carried.then(|| text.to_owned()).ok_or_else(|| "has characters that no header can carry".to_owned())
+fn tokens(text: &str) -> Result<Vec<String>, String> {
+    let tokens = list(parsed("a token"))(text)?;
+    match tokens.iter().all(|token: &String| token.chars().all(|c| c.is_ascii_graphic())) {
+        _ if tokens.is_empty() => Err("holds no token".to_owned()),
+        true => Ok(tokens),
+        false => Err("has characters that no header can carry".to_owned()),
+    }
 }
 
 fn memcached_url(text: &str) -> Result<String, String> {
@@ -311,16 +322,43 @@ fn either<T: Copy>(names: [&'static str; 2], values: [T; 2]) -> impl Fn(&str) ->
 }
 
 /// The exporter takes an endpoint without scheme for https; the mistake is common, so it is refused here.
-fn collector(text: &str, path: &str) -> Result<String, String> {
+fn collector(text: &str) -> Result<String, String> {
     let uri = reqwest::Url::parse(text).ok().filter(|uri| matches!(uri.scheme(), "http" | "https") && uri.has_host());
-    uri.ok_or("is not an http:// or https:// URL")?;
-    Ok(format!("{}{path}", text.trim_end_matches('/')))
+    uri.map(|_| text.to_owned()).ok_or_else(|| "is not an http:// or https:// URL".to_owned())
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    let number: u64 = parsed("a number of milliseconds")(text)?;
+    nonzero_duration(&format!("{number}ms"))
+}
+
+/// `OTEL_SERVICE_NAME` or else the attribute of the same meaning.
+fn service_name(r: &mut Reader<'_>) -> String {
+    let attributes: Vec<(String, String)> = r.setting("OTEL_RESOURCE_ATTRIBUTES", list(pair));
+    let attribute = attributes.into_iter().rev().find(|(key, value)| key == "service.name" && !value.is_empty());
+    let name = r.optional("OTEL_SERVICE_NAME", parsed("a name")).or(attribute.map(|(_, name)| name));
+    name.unwrap_or_else(|| r.setting("OTEL_SERVICE_NAME", parsed("a name")))
+}
+
+/// Both of libpq's stricter modes do what `require` does here, and the driver doesn't know them.
+fn postgres_url(text: &str) -> Result<tokio_postgres::Config, String> {
+    let known = ["verify-full", "verify-ca"]
+        .iter()
+        .fold(text.to_owned(), |text, mode| text.replace(&format!("sslmode={mode}"), "sslmode=require"));
+    parsed("a postgres:// URL")(&known)
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("is not a list of key=value")?;
     let value = percent_decoded(value.trim()).ok_or("has a broken %-escape")?;
     Ok((key.trim().to_owned(), value))
+}
+
+/// Lists for headers are of the same form; what can't be sent would fail only when the first span leaves.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = pair(text)?;
+    let sent = HeaderName::try_from(&name).is_ok() && !name.ends_with("-bin") && HeaderValue::try_from(&value).is_ok();
+    sent.then_some((name, value)).ok_or_else(|| "has a name or a value that no header can carry".to_owned())
 }
 
 /// Values of these lists are percent-encoded (OpenTelemetry specification, "Specifying resource information via an environment variable").

@@ -12,17 +12,18 @@ pub mod users;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Object, Pool, PoolError, Status, Transaction};
+use deadpool_postgres::{Object, Pool, PoolError, Status, Timeouts, Transaction};
 use futures_util::future::BoxFuture;
 use tiered_cache::WriteCx;
 use tokio::runtime::Handle;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::Instrument;
 
-use self::error::{Remedy, StoreError, remedy};
+use self::error::{Remedy, StoreError, chain, remedy};
 use crate::config::DatabaseConfig;
 use crate::telemetry::metrics::{Metrics, count};
 
@@ -53,7 +54,7 @@ impl Store {
     /// A store that connects when it is first used; its connections live on the current runtime.
     pub fn new(config: &DatabaseConfig, patience: Duration, metrics: Metrics) -> anyhow::Result<Self> {
         metrics.pool_max.set(count(config.pool_max));
-        let (tls, runtime) = (connect::tls(), Handle::current());
+        let (tls, runtime) = (connect::tls(config), Handle::current());
         let pool = connect::pool(config, tls.clone(), runtime.clone())?;
         Ok(Self { pool, config: Arc::new(config.clone()), patience, tls, runtime, metrics })
     }
@@ -131,7 +132,8 @@ impl Store {
                 self.metrics.pool_timeouts.inc();
                 StoreError::PoolTimeout
             }
-            PoolError::Backend(error) => StoreError::from(&error),
+            // Whatever the server's reason, the request is blameless and may be repeated.
+            PoolError::Backend(error) => StoreError::Unreachable(chain(&error)),
             other => StoreError::Unreachable(other.to_string()),
         })?;
         Ok(Lease { store: self, connection: Some(connection), busy: false })
@@ -186,16 +188,24 @@ impl Store {
 
     /// Keeps the minimum of connections open, closes idle ones above it, and shows both in the metrics.
     pub async fn maintain(&self) {
-        let mut spare = self.pool.status().size.saturating_sub(self.config.pool_min);
+        let minimum = self.config.pool_min;
+        let mut spare = self.pool.status().size.saturating_sub(minimum);
         self.pool.retain(|connection, usage| {
             let keep = !connection.is_closed() && (usage.last_used() < IDLE || spare == 0);
             spare = spare.saturating_sub(usize::from(!keep));
             keep
         });
-        if self.pool.status().size < self.config.pool_min {
-            let wanted = (0..self.config.pool_min).map(|_| self.acquire());
-            // Held all at once, so that each is a connection of its own, and then given back.
-            let _ = futures_util::future::join_all(wanted).await;
+        let pool = self.status();
+        if pool.size < minimum {
+            // Idle ones first: taken at once, so that the rest are made, and given back before those are there.
+            let wanted = pool.available + minimum - pool.size;
+            let at_once = Timeouts { wait: Some(Duration::ZERO), ..self.pool.timeouts() };
+            let take = async |_| {
+                let lease = self.pool.timeout_get(&at_once).await;
+                yield_now().await;
+                drop(lease);
+            };
+            futures_util::future::join_all((0..wanted).map(take)).await;
         }
         let pool = self.status();
         for (state, connections) in [("idle", pool.available), ("used", pool.size.saturating_sub(pool.available))] {
@@ -204,9 +214,10 @@ impl Store {
         self.metrics.pool_pending.set(count(pool.waiting));
     }
 
-    /// How long a write may take at most, whatever happens on its way.
+    /// How long a write may take at most, whatever happens on its way: the server may go on with a statement that was
+    /// sent when patience ended.
     pub fn longest_write(&self) -> Duration {
-        self.patience.max(self.config.acquire_timeout + self.config.command_timeout)
+        self.patience.max(self.config.acquire_timeout) + self.config.command_timeout + GRACE
     }
 
     pub fn status(&self) -> Status {

@@ -74,7 +74,11 @@ impl<'a> Reader<'a> {
 
     pub fn problem(&mut self, name: &str, what: &str) {
         let example = settings::find(name).map_or("", |setting| setting.example);
-        self.problems.push(format!("{name}: {what}; for example {name}={example}"));
+        let problem = format!("{name}: {what}; for example {name}={example}");
+        // Some settings are read for two purposes.
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     /// What was read, unless anything was missing or wrong.
@@ -101,9 +105,11 @@ pub fn parsed<T: FromStr>(what: &'static str) -> impl Fn(&str) -> Result<T, Stri
     move |text| text.trim().parse().map_err(|_| format!("is not {what}"))
 }
 
-/// `500ms`, `30s`, `1h`.
+/// `500ms`, `30s`, `1h`. Postgres takes milliseconds that an i32 holds, where 0 is no limit at all.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text.trim()).map_err(|_| "is not a duration".to_owned())
+    let value = humantime::parse_duration(text.trim()).map_err(|_| "is not a duration".to_owned())?;
+    let fits = value.is_zero() || (Duration::from_millis(1)..=Duration::from_hours(24 * 24)).contains(&value);
+    fits.then_some(value).ok_or_else(|| "is not from 1ms to 24days".to_owned())
 }
 
 /// Bytes, or `64KiB`, `64MiB`, `1GiB`.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use actix_web::dev::ServiceRequest;
-use actix_web::http::header::{FORWARDED, HeaderMap};
+use actix_web::http::header::HeaderMap;
 use ipnet::IpNet;
 
 #[derive(Clone)]
@@ -32,16 +32,18 @@ impl Clients {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
-    /// Read from the right: each proxy appends what it saw, so everything left of the first untrusted one is hearsay.
+    /// What the headers say. A proxy that knows one of them passes on the client's other one, so both must agree.
     fn forwarded(&self, headers: &HeaderMap) -> Option<IpAddr> {
-        let chain: Vec<&str> = if headers.contains_key(FORWARDED) {
-            values(headers, FORWARDED.as_str()).filter_map(for_parameter).collect()
-        } else {
-            values(headers, "x-forwarded-for").collect()
-        };
+        let standard = elements(headers, "forwarded").map(|chain| self.nearest(chain.into_iter().map(for_parameter)));
+        let usual = elements(headers, "x-forwarded-for").map(|chain| self.nearest(chain.into_iter().map(Some)));
+        standard.or(usual).filter(|_| standard.is_none() || usual.is_none() || standard == usual).flatten()
+    }
+
+    /// Read from the right: each proxy appends what it saw, so everything left of the first untrusted one is hearsay.
+    fn nearest<'a>(&self, chain: impl DoubleEndedIterator<Item = Option<&'a str>>) -> Option<IpAddr> {
         let mut nearest = None;
-        for text in chain.into_iter().rev() {
-            let hop = address(text)?;
+        for text in chain.rev() {
+            let hop = address(text?)?;
             nearest = Some(hop);
             if !self.trusts(hop) {
                 break;
@@ -51,8 +53,10 @@ impl Clients {
     }
 }
 
-fn values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
-    headers.get_all(name).filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','))
+/// The header's list, whatever number of lines it came in; a line that isn't text is an element that names nobody.
+fn elements<'a>(headers: &'a HeaderMap, name: &str) -> Option<Vec<&'a str>> {
+    let lines = headers.get_all(name).map(|value| value.to_str().unwrap_or_default());
+    headers.contains_key(name).then(|| lines.flat_map(|line| line.split(',')).collect())
 }
 
 fn for_parameter(element: &str) -> Option<&str> {

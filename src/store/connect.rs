@@ -1,12 +1,15 @@
 //! How a connection to Postgres is made, pooled or not.
 
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use deadpool_postgres::{Connect, Hook, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use futures_util::future::BoxFuture;
+use rustls::RootCertStore;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::AbortOnDropHandle;
@@ -21,6 +24,10 @@ fn settings(config: &DatabaseConfig) -> tokio_postgres::Config {
     let limit = config.command_timeout.as_millis();
     let given = settings.get_options().unwrap_or_default();
     let options = format!("{given} -c statement_timeout={limit} -c idle_in_transaction_session_timeout={limit}");
+    // TLS is for URLs that ask for it: `prefer`, which holds unasked, fails where the server's certificate isn't known.
+    if settings.get_ssl_mode() == SslMode::Prefer {
+        settings.ssl_mode(SslMode::Disable);
+    }
     settings
         .application_name(&config.application_name)
         .options(options.trim())
@@ -34,9 +41,18 @@ fn settings(config: &DatabaseConfig) -> tokio_postgres::Config {
 }
 
 /// TLS, checked against the system's authorities (`SSL_CERT_FILE` adds others).
-pub(super) fn tls() -> MakeRustlsConnect {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+pub(super) fn tls(config: &DatabaseConfig) -> MakeRustlsConnect {
+    // Read once: every health check after a loss connects, and hundreds of files would hold up its thread.
+    static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Arc::new(roots)
+    });
+    let roots = if config.url.get_ssl_mode() == SslMode::Require {
+        Arc::clone(&ROOTS)
+    } else {
+        Arc::new(RootCertStore::empty())
+    };
     MakeRustlsConnect::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
@@ -86,7 +102,7 @@ pub(super) fn pool(config: &DatabaseConfig, tls: MakeRustlsConnect, runtime: Han
 /// One connection outside of the pool, for migrations and health checks; its driver ends with the client.
 /// It answers in time or fails: the driver's own bound is for TCP alone.
 pub async fn connect(config: &DatabaseConfig) -> anyhow::Result<Client> {
-    let connected = tokio::time::timeout(config.acquire_timeout, settings(config).connect(tls())).await;
+    let connected = tokio::time::timeout(config.acquire_timeout, settings(config).connect(tls(config))).await;
     let (client, connection) = connected.context("no answer in time")??;
     tokio::spawn(async move {
         // The client sees the same error.
@@ -94,3 +110,7 @@ pub async fn connect(config: &DatabaseConfig) -> anyhow::Result<Client> {
     });
     Ok(client)
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/store_connect.rs"]
+mod tests;

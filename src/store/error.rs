@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use refinery::error::Kind;
 use tiered_cache::LoadError;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -26,6 +27,9 @@ pub enum StoreError {
     #[error("the database refused the statement: {0}")]
     Other(String),
 }
+
+/// The server stops or starts, the connection broke, or there is no room for it.
+const UNREACHABLE: [&str; 3] = ["57P", "08", "53"];
 
 /// What to do with the connection and the statement after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +82,7 @@ impl From<&tokio_postgres::Error> for StoreError {
         match error.code() {
             None => Self::Unreachable(chain(error)),
             Some(&SqlState::UNIQUE_VIOLATION) => {
-                let constraint = error.as_db_error().and_then(tokio_postgres::error::DbError::constraint);
+                let constraint = error.as_db_error().and_then(DbError::constraint);
                 Self::Conflict(constraint.unwrap_or_default().to_owned())
             }
             Some(&SqlState::QUERY_CANCELED) => Self::Timeout,
@@ -86,21 +90,38 @@ impl From<&tokio_postgres::Error> for StoreError {
             Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED) => {
                 Self::Contended(chain(error))
             }
-            // The server stops or starts, the connection broke, or there are too many.
-            Some(state) if ["57P", "08", "53300"].iter().any(|class| state.code().starts_with(class)) => {
-                Self::Unreachable(chain(error))
-            }
+            Some(state) if is_one_of(state, &UNREACHABLE) => Self::Unreachable(chain(error)),
             Some(_) => Self::Other(chain(error)),
         }
     }
 }
 
 fn message(error: &tokio_postgres::Error) -> &str {
-    error.as_db_error().map_or("", tokio_postgres::error::DbError::message)
+    error.as_db_error().map_or("", DbError::message)
+}
+
+/// What to check when waiting doesn't help; `None` when it may. A standby or a busy server does change its mind.
+pub fn hopeless(error: &anyhow::Error) -> Option<&'static str> {
+    let passing = ["57", "40", "55", "58", "25006"];
+    let state = error.chain().find_map(|cause| cause.downcast_ref::<tokio_postgres::Error>()?.code());
+    match state {
+        Some(state) if is_one_of(state, &UNREACHABLE) || is_one_of(state, &passing) => None,
+        Some(state) if state.code().starts_with("28") => Some("the user and the password in DATABASE_URL"),
+        Some(&SqlState::INVALID_CATALOG_NAME) => Some("the database's name in DATABASE_URL"),
+        Some(_) => Some("the migrations and what the user in DATABASE_URL may do"),
+        None => {
+            let kind = error.chain().find_map(|cause| Some(cause.downcast_ref::<refinery::Error>()?.kind()));
+            kind.filter(|kind| !matches!(kind, Kind::Connection(..))).map(|_| "the migrations")
+        }
+    }
+}
+
+fn is_one_of(state: &SqlState, classes: &[&str]) -> bool {
+    classes.iter().any(|class| state.code().starts_with(class))
 }
 
 /// The driver's own text leaves out the cause, where the answer is.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -302,3 +302,21 @@ async fn waiting_lines(app: &TestApp, count: usize) {
     let said = async || app.log().iter().filter(waits).count() >= count;
     wait_until("the log says that it waits", LIMIT, said).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_server_that_refuses_new_connections_is_a_problem_to_try_again() {
+    let postgres = OwnPostgres::start().await;
+    let sql = Sql::connect(&postgres.server.url("postgres")).await;
+    sql.run("create role guest login password 'guest'; grant pg_read_all_data to guest").await;
+    let url = postgres.server.url("postgres");
+    let (_, place) = url.rsplit_once('@').unwrap();
+    let app = TestApp::builder().env("DATABASE_URL", format!("postgres://guest:guest@{place}")).start().await;
+    assert_eq!(read(&app, 1).await, 200);
+
+    sql.run("alter role guest nologin").await;
+    sql.number("select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'guest'").await;
+
+    let answer = app.get("/api/users/2").await;
+    answer.problem(503);
+    assert_ne!(answer.header("retry-after"), "");
+}

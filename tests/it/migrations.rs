@@ -107,3 +107,46 @@ async fn a_migrate_that_reaches_no_database_fails_with_a_sentence() {
     assert!(message.starts_with("plinth: can't connect to the database"), "{message}");
     assert!(!message.contains("hunter2"), "{message}");
 }
+
+/// The service's last words when it is started on this database.
+async fn refused(url: &str, migrate: &str) -> String {
+    let env = [("DATABASE_URL", url), ("MIGRATE_ON_START", migrate), ("PORT", "0"), ("BIND_ADDRESS", "127.0.0.1")];
+    let run = program().envs(env).kill_on_drop(true).output();
+    let output = tokio::time::timeout(crate::support::LIMIT, run).await.expect("it ends by itself").unwrap();
+    let log = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{log}");
+    log
+}
+
+#[tokio::test]
+async fn a_wrong_password_or_database_is_refused_and_not_waited_for() {
+    let right = crate::support::database().await.url();
+    let (account, place) = right.rsplit_once('@').unwrap();
+    let (start, password) = account.rsplit_once(':').unwrap();
+    assert_ne!(password, "hunter2");
+    let log = refused(&format!("{start}:hunter2@{place}"), "false").await;
+    assert!(log.contains("check the user and the password in DATABASE_URL"), "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+
+    let (server, _) = right.rsplit_once('/').unwrap();
+    let log = refused(&format!("{server}/nowhere"), "false").await;
+    assert!(log.contains("check the database's name in DATABASE_URL"), "{log}");
+    assert!(!log.contains(password), "{log}");
+}
+
+#[tokio::test]
+async fn a_migration_that_cannot_be_applied_is_refused() {
+    let broken = empty().await;
+    let (client, connection) = tokio_postgres::connect(&broken.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("create table users (other int)").await.unwrap();
+    let log = refused(&broken.url(), "true").await;
+    assert!(log.contains("a migration failed") && log.contains("check the migrations"), "{log}");
+
+    let diverged = crate::support::database().await;
+    let (client, connection) = tokio_postgres::connect(&diverged.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("update refinery_schema_history set checksum = '1'").await.unwrap();
+    let log = refused(&diverged.url(), "true").await;
+    assert!(log.contains("different than filesystem") && log.contains("check the migrations"), "{log}");
+}

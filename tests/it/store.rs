@@ -157,3 +157,18 @@ async fn the_pool_keeps_its_minimum_of_connections() {
 
     wait_until("they are there again", LIMIT, all).await.unwrap();
 }
+
+#[tokio::test]
+async fn filling_the_pool_makes_nobody_wait_and_counts_as_no_wait() {
+    let app = TestApp::builder().env("DATABASE_POOL_MIN", "8").env("DATABASE_POOL_MAX", "8").start().await;
+    let sql = Sql::connect(&app.database.as_ref().unwrap().url()).await;
+    let full = async || app.get("/health").await.json()["pools"]["postgres"]["free_size"].as_u64() == Some(8);
+    wait_until("all connections are open", LIMIT, full).await.unwrap();
+    let waits = app.sum("db_client_connection_wait_time_seconds_count", &[]).await;
+
+    drop_pooled(&sql).await;
+
+    wait_until("all connections are open again", LIMIT, full).await.unwrap();
+    // The outbox may have been looked at in the meantime.
+    assert!(app.sum("db_client_connection_wait_time_seconds_count", &[]).await - waits < 6.0);
+}

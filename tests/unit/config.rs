@@ -1,10 +1,11 @@
 //! The pages about settings are made from the table and compared with the files here.
 
 use std::path::Path;
+use std::time::Duration;
 
-use super::Config;
 use super::reader::Values;
 use super::settings::{GROUPS, Setting, Source};
+use super::{Config, TelemetryConfig};
 
 /// `docs/configuration.md`.
 fn markdown() -> String {
@@ -93,4 +94,72 @@ fn every_example_in_a_message_is_valid() {
         let config = Config::read(&Values::new([database, example]));
         assert_eq!(config.err().map(|error| error.to_string()), None, "{}", setting.name);
     }
+}
+
+fn read(pairs: &[(&str, &str)]) -> Result<Config, String> {
+    let pairs = pairs.iter().chain(&[("DATABASE_URL", "postgres://db/plinth")]);
+    let pairs = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::read(&Values::new(pairs)).map_err(|error| error.to_string())
+}
+
+/// What is read when there is a collector.
+fn telemetry(pairs: &[(&str, &str)]) -> TelemetryConfig {
+    let collector = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://jaeger:4318/")];
+    read(&[&collector, pairs].concat()).unwrap().telemetry
+}
+
+#[test]
+fn the_service_has_its_own_name_or_that_of_its_resource() {
+    let attributes = ("OTEL_RESOURCE_ATTRIBUTES", "service.name=orders,a=b");
+    for (pairs, name) in [
+        (&[][..], "plinth"),
+        (&[attributes], "orders"),
+        (&[attributes, ("OTEL_SERVICE_NAME", "bills")], "bills"),
+        (&[("OTEL_RESOURCE_ATTRIBUTES", "a=b")], "plinth"),
+    ] {
+        let config = read(pairs).unwrap();
+        assert_eq!(config.telemetry.service_name, name);
+        assert_eq!(config.database.application_name, name);
+    }
+}
+
+#[test]
+fn what_is_set_for_traces_wins() {
+    let export = telemetry(&[("OTEL_EXPORTER_OTLP_TIMEOUT", "7")]).export.unwrap();
+    assert_eq!(export.timeout, Duration::from_millis(7));
+    assert_eq!(export.endpoint, "http://jaeger:4318/v1/traces");
+    let both = [("OTEL_EXPORTER_OTLP_TIMEOUT", "7"), ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "8")];
+    assert_eq!(telemetry(&both).export.unwrap().timeout, Duration::from_millis(8));
+    let export = telemetry(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://jaeger:4318/traces/")]).export.unwrap();
+    assert_eq!(export.endpoint, "http://jaeger:4318/traces/", "taken as it is");
+}
+
+#[test]
+fn opentelemetrys_booleans_ignore_case() {
+    assert!(telemetry(&[("OTEL_SDK_DISABLED", "TRUE")]).export.is_none());
+    assert!(telemetry(&[("OTEL_SDK_DISABLED", "False")]).export.is_some());
+}
+
+#[test]
+fn what_would_only_fail_later_is_refused() {
+    for (name, value) in [
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a key=hunter2"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "key=hunter2%0A"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "=hunter2"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "18446744073709551615"),
+        ("DATABASE_COMMAND_TIMEOUT", "500us"),
+        ("DATABASE_COMMAND_TIMEOUT", "25days"),
+        ("MANAGEMENT_PORT", "3000"),
+        ("API_TOKEN", ", ,"),
+    ] {
+        let message = read(&[(name, value)]).err().unwrap_or_else(|| panic!("{name}={value} is accepted"));
+        assert!(message.contains(&format!("\n  {name}: ")) && !message.contains("hunter2"), "{message}");
+    }
+    assert!(read(&[("PORT", "0"), ("MANAGEMENT_PORT", "0")]).is_ok(), "each takes a free one");
+}
+
+#[test]
+fn what_two_parts_read_is_complained_about_once() {
+    let message = read(&[("OTEL_RESOURCE_ATTRIBUTES", "novalue")]).err().unwrap();
+    assert_eq!(message.lines().count(), 2, "{message}");
 }

@@ -10,6 +10,13 @@ fn sizes_are_bytes_or_binary_units() {
 }
 
 #[test]
+fn durations_are_what_postgres_takes_as_milliseconds() {
+    assert_eq!(duration("1ms"), Ok(Duration::from_millis(1)));
+    assert_eq!(duration("24days"), Ok(Duration::from_hours(24 * 24)));
+    assert!(duration("500us").is_err() && duration("25days").is_err());
+}
+
+#[test]
 fn durations_need_a_unit() {
     assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
     assert_eq!(duration("0s"), Ok(Duration::ZERO));
