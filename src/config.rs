@@ -375,7 +375,3 @@ fn percent_decoded(text: &str) -> Option<String> {
     }
     String::from_utf8(decoded).ok()
 }
-
-#[cfg(test)]
-#[path = "../tests/unit/config.rs"]
-mod tests;

@@ -9,6 +9,9 @@ mod lifecycle;
 mod server;
 mod store;
 mod telemetry;
+#[cfg(test)]
+#[path = "../tests/unit/mod.rs"]
+mod unit;
 
 use std::process::ExitCode;
 use std::time::Duration;

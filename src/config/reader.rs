@@ -131,7 +131,3 @@ pub fn size(text: &str) -> Result<u64, String> {
 pub fn list<T>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Vec<T>, String> {
     move |text| text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(&parse).collect()
 }
-
-#[cfg(test)]
-#[path = "../../tests/unit/config_reader.rs"]
-mod tests;

@@ -32,7 +32,7 @@ impl Memory {
     }
 
     /// The cgroup's working set and limit, by version 2 or else 1.
-    fn of_cgroup(root: &Path, groups: &str, host: Option<u64>) -> Self {
+    pub fn of_cgroup(root: &Path, groups: &str, host: Option<u64>) -> Self {
         let v2 = groups.lines().find_map(|line| line.strip_prefix("0::"));
         let v1 = groups.lines().find_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -76,7 +76,3 @@ fn read(places: &[PathBuf], usage: &str, cache: &str, limit: &str) -> Option<Mem
         Some(Memory { used: Some(used.saturating_sub(cache)), limit: number(place.join(limit)) })
     })
 }
-
-#[cfg(test)]
-#[path = "../../tests/unit/health_memory.rs"]
-mod tests;

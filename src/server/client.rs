@@ -71,7 +71,3 @@ fn address(text: &str) -> Option<IpAddr> {
     let ip: Option<IpAddr> = bare.parse().ok();
     ip.or_else(|| bare.rsplit_once(':')?.0.parse().ok()).map(|ip: IpAddr| ip.to_canonical())
 }
-
-#[cfg(test)]
-#[path = "../../tests/unit/server_client.rs"]
-mod tests;

@@ -137,7 +137,7 @@ impl Rate {
 }
 
 /// An IPv6 client has a whole /64 to choose addresses from, so that is what counts as one client.
-fn network(client: IpAddr) -> IpAddr {
+pub fn network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -147,7 +147,3 @@ fn network(client: IpAddr) -> IpAddr {
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
-
-#[cfg(test)]
-#[path = "../../tests/unit/server_limits.rs"]
-mod tests;

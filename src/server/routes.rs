@@ -145,7 +145,3 @@ fn method_not_allowed(resource: &Resource) -> Result<HttpResponse, Problem> {
     let problem = Problem::of_status(StatusCode::METHOD_NOT_ALLOWED);
     Err(allowed.into_iter().fold(problem, |problem, allowed| problem.with_header(ALLOW, allowed)))
 }
-
-#[cfg(test)]
-#[path = "../../tests/unit/server_routes.rs"]
-mod tests;

@@ -19,7 +19,7 @@ use crate::config::DatabaseConfig;
 /// A peer that doesn't acknowledge for this long is gone; without it a vanished server holds a write for 15 minutes.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-fn settings(config: &DatabaseConfig) -> tokio_postgres::Config {
+pub fn settings(config: &DatabaseConfig) -> tokio_postgres::Config {
     let mut settings = config.url.clone();
     let limit = config.command_timeout.as_millis();
     let given = settings.get_options().unwrap_or_default();
@@ -110,7 +110,3 @@ pub async fn connect(config: &DatabaseConfig) -> anyhow::Result<Client> {
     });
     Ok(client)
 }
-
-#[cfg(test)]
-#[path = "../../tests/unit/store_connect.rs"]
-mod tests;

@@ -73,7 +73,3 @@ pub fn request_id(headers: &HeaderMap) -> String {
 pub fn random_id() -> String {
     TraceId::from(rand::rng().random::<u128>()).to_string()
 }
-
-#[cfg(test)]
-#[path = "../../tests/unit/telemetry_context.rs"]
-mod tests;

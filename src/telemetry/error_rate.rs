@@ -10,7 +10,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::process::gauge;
 
-const SECONDS: usize = 60;
+pub const SECONDS: usize = 60;
 
 #[derive(Debug, Default)]
 pub struct ErrorRate {
@@ -41,7 +41,7 @@ impl ErrorRate {
 
     /// Percent of the answers of the last minute that were errors; 0 without any.
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute are far below 2^53")]
-    fn percent(&self) -> f64 {
+    pub fn percent(&self) -> f64 {
         let seconds = self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
         // Until a minute has passed, all there was is within it.
         let before = if seconds.len() < SECONDS { None } else { seconds.front() };
@@ -55,7 +55,3 @@ impl Collector for ErrorRate {
         gauge(&mut encoder, "http_error_rate", "Percent of errors over the last minute.", None, self.percent())
     }
 }
-
-#[cfg(test)]
-#[path = "../../tests/unit/telemetry_error_rate.rs"]
-mod tests;

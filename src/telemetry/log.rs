@@ -123,7 +123,7 @@ pub struct Line {
 }
 
 impl Line {
-    fn new(format: LogFormat, level: tracing::Level, target: &str) -> Self {
+    pub fn new(format: LogFormat, level: tracing::Level, target: &str) -> Self {
         let now = humantime::format_rfc3339_micros(SystemTime::now());
         let mut line = Self { format, bytes: Vec::with_capacity(512) };
         match format {
@@ -179,12 +179,8 @@ impl Line {
         let _ = self.bytes.write_fmt(text);
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub fn finish(mut self) -> Vec<u8> {
         self.bytes.extend_from_slice(if self.format == LogFormat::Json { b"}\n" } else { b"\n" });
         self.bytes
     }
 }
-
-#[cfg(test)]
-#[path = "../../tests/unit/telemetry_log.rs"]
-mod tests;

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::reader::Values;
-use super::settings::{GROUPS, Setting, Source};
-use super::{Config, TelemetryConfig};
+use crate::config::reader::Values;
+use crate::config::settings::{GROUPS, Setting, Source};
+use crate::config::{Config, TelemetryConfig};
 
 /// `docs/configuration.md`.
 fn markdown() -> String {

@@ -1,4 +1,6 @@
-use super::*;
+use std::time::Duration;
+
+use crate::config::reader::*;
 use proptest::prelude::*;
 
 #[test]

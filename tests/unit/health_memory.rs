@@ -1,4 +1,6 @@
-use super::*;
+use std::fs;
+
+use crate::health::memory::*;
 
 fn memory(groups: &str, host: Option<u64>, files: &[(&str, &str)]) -> Memory {
     let root = tempfile::tempdir().unwrap();

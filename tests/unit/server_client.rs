@@ -1,4 +1,4 @@
-use super::*;
+use crate::server::client::*;
 use actix_web::test::TestRequest;
 
 #[test]

@@ -1,4 +1,4 @@
-use super::*;
+use crate::server::limits::*;
 
 #[test]
 fn one_ipv6_network_is_one_client() {

@@ -1,4 +1,6 @@
-use super::*;
+use crate::api::docs;
+use crate::server::problem::Kind;
+use crate::server::routes::*;
 
 #[test]
 fn the_description_has_every_route_with_its_access_and_problems_and_nothing_else() {

@@ -1,6 +1,9 @@
-use super::*;
+use tokio_postgres::config::SslMode;
+
 use crate::config::Config;
+use crate::config::DatabaseConfig;
 use crate::config::reader::Values;
+use crate::store::connect::*;
 
 fn database(query: &str) -> DatabaseConfig {
     let url = format!("postgres://db/plinth{query}");

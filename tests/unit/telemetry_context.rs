@@ -1,4 +1,6 @@
-use super::*;
+use crate::config::Sampler;
+use opentelemetry::trace::TraceId;
+use rand::RngExt;
 
 #[test]
 fn a_ratio_of_a_half_draws_half_of_the_traces() {

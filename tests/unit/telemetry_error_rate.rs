@@ -1,4 +1,4 @@
-use super::*;
+use crate::telemetry::error_rate::*;
 
 #[test]
 fn only_the_last_minute_counts() {

@@ -1,4 +1,5 @@
-use super::*;
+use crate::config::LogFormat;
+use crate::telemetry::log::*;
 use proptest::prelude::*;
 
 proptest! {
