@@ -350,8 +350,9 @@ fn postgres_url(text: &str) -> Result<tokio_postgres::Config, String> {
 
 fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("is not a list of key=value")?;
-    let value = percent_decoded(value.trim()).ok_or("has a broken %-escape")?;
-    Ok((key.trim().to_owned(), value))
+    // OpenTelemetry specification, "Specifying resource information via an environment variable".
+    let value = percent_encoding::percent_decode_str(value.trim()).decode_utf8().map_err(|_| "is not UTF-8")?;
+    Ok((key.trim().to_owned(), value.into_owned()))
 }
 
 /// Lists for headers are of the same form; what can't be sent would fail only when the first span leaves.
@@ -359,19 +360,4 @@ fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = pair(text)?;
     let sent = HeaderName::try_from(&name).is_ok() && !name.ends_with("-bin") && HeaderValue::try_from(&value).is_ok();
     sent.then_some((name, value)).ok_or_else(|| "has a name or a value that no header can carry".to_owned())
-}
-
-/// Values of these lists are percent-encoded (OpenTelemetry specification, "Specifying resource information via an environment variable").
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let digits = [bytes.next()?, bytes.next()?];
-            decoded.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
-        } else {
-            decoded.push(byte);
-        }
-    }
-    String::from_utf8(decoded).ok()
 }

@@ -3,6 +3,7 @@
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use serde_json::json;
 use tiered_cache::Redis;
 use utoipa::ToSchema;
 
@@ -10,76 +11,6 @@ use crate::app::App;
 use crate::lifecycle::Phase;
 use crate::server::problem::{self, Problem};
 use crate::telemetry::exposition;
-
-/// The answer of `/health`.
-#[derive(Serialize, ToSchema)]
-pub struct HealthDocument {
-    /// `healthy`, `degraded` (one dependency is gone, still 200) or `unhealthy` (503).
-    #[schema(example = "healthy")]
-    status: &'static str,
-    /// Seconds since the epoch.
-    timestamp: u64,
-    /// The running version.
-    version: &'static str,
-    /// Each dependency: `healthy`, `unhealthy: why` or `disabled`.
-    services: Services,
-    /// Connections.
-    pools: Pools,
-    /// Memory against its limit.
-    memory: MemoryDocument,
-    /// How the cache does.
-    cache: CacheDocument,
-}
-
-#[derive(Serialize, ToSchema)]
-struct CacheDocument {
-    /// Open: values in the process may answer. Shut: Redis was silent for too long.
-    #[schema(example = "open")]
-    fence: &'static str,
-    /// Closed: Redis is asked. Open: it is left alone until it is well.
-    #[schema(example = "closed")]
-    breaker: &'static str,
-    /// Loads that ask the source, and that wait for it.
-    loads: usize,
-    queued: usize,
-    l1_bytes: u64,
-    l1_entries: u64,
-}
-
-#[derive(Serialize, ToSchema)]
-struct Services {
-    database: String,
-    redis: String,
-}
-
-#[derive(Serialize, ToSchema)]
-struct Pools {
-    postgres: PostgresPool,
-    redis: RedisPool,
-}
-
-#[derive(Serialize, ToSchema)]
-struct PostgresPool {
-    status: String,
-    /// Connections open.
-    pool_size: usize,
-    /// Connections open and unused.
-    free_size: usize,
-}
-
-#[derive(Serialize, ToSchema)]
-struct RedisPool {
-    status: String,
-    /// Connections open.
-    connections: usize,
-}
-
-#[derive(Serialize, ToSchema)]
-struct MemoryDocument {
-    used_bytes: Option<u64>,
-    limit_bytes: Option<u64>,
-    percent: Option<f64>,
-}
 
 /// Why an instance takes no traffic, or that it does.
 #[derive(Serialize, ToSchema)]
@@ -89,38 +20,45 @@ pub struct ProbeDocument {
     status: &'static str,
 }
 
-/// How the service and what it needs are.
-#[utoipa::path(get, path = "/health", tag = "management", responses(
-    (status = 200, body = HealthDocument), (status = 503, body = HealthDocument, description = "unhealthy")))]
+/// How the service and what it needs are. `status` is `healthy`, `degraded` (one dependency is gone, still 200) or
+/// `unhealthy` (503); a service is `healthy`, `unhealthy: why` or `disabled`. With the cache's fence shut, values in the
+/// process don't answer; with its breaker open, Redis is left alone until it is well.
+#[utoipa::path(get, path = "/health", tag = "management", responses((status = 200, body = Object, example = json!({
+    "status": "healthy", "timestamp": 1_795_449_829, "version": "0.1.0",
+    "services": {"database": "healthy", "redis": "healthy"},
+    "pools": {"postgres": {"status": "healthy", "pool_size": 6, "free_size": 6},
+              "redis": {"status": "healthy", "connections": 2}},
+    "memory": {"used_bytes": 13_000_000, "limit_bytes": 268_435_456, "percent": 4.84},
+    "cache": {"fence": "open", "breaker": "closed", "l3_breaker": "closed", "bus_lag_seconds": 0.04, "loads": 0,
+              "queued": 0, "l1_bytes": 0, "l1_entries": 0}
+})), (status = 503, body = Object, description = "unhealthy")))]
 pub async fn health(app: web::Data<App>) -> HttpResponse {
     let report = app.health.report();
-    let pool = app.store.status();
+    let (pool, cache) = (app.store.status(), app.cache.health());
     let (database, redis) = (report.database.text(), report.redis.text());
-    let cache = app.cache.health();
-    let document = HealthDocument {
-        status: report.status(app.health.memory_high()),
-        timestamp: crate::api::respond::unix_micros() / 1_000_000,
-        version: crate::VERSION,
-        services: Services { database: database.clone(), redis: redis.clone() },
-        pools: Pools {
-            postgres: PostgresPool { status: database, pool_size: pool.size, free_size: pool.available },
-            redis: RedisPool { status: redis, connections: app.redis.as_ref().map_or(0, Redis::connections) },
+    let status = report.status(app.health.memory_high());
+    let breaker = |open| if open { "open" } else { "closed" };
+    let percent = report.memory.percent().map(|percent| (percent * 100.0).round() / 100.0);
+    let document = json!({
+        "status": status,
+        "timestamp": crate::api::respond::unix_micros() / 1_000_000,
+        "version": crate::VERSION,
+        "services": {"database": database, "redis": redis},
+        "pools": {
+            "postgres": {"status": database, "pool_size": pool.size, "free_size": pool.available},
+            "redis": {"status": redis, "connections": app.redis.as_ref().map_or(0, Redis::connections)},
         },
-        memory: MemoryDocument {
-            used_bytes: report.memory.used,
-            limit_bytes: report.memory.limit,
-            percent: report.memory.percent().map(|percent| (percent * 100.0).round() / 100.0),
+        "memory": {"used_bytes": report.memory.used, "limit_bytes": report.memory.limit, "percent": percent},
+        "cache": {
+            "fence": if cache.fence_open { "open" } else { "shut" },
+            "breaker": breaker(cache.breaker_open),
+            "l3_breaker": breaker(cache.l3_breaker_open),
+            "bus_lag_seconds": cache.bus_lag.as_secs_f64(),
+            "loads": cache.loads, "queued": cache.queued,
+            "l1_bytes": cache.l1_bytes, "l1_entries": cache.l1_entries,
         },
-        cache: CacheDocument {
-            fence: if cache.fence_open { "open" } else { "shut" },
-            breaker: if cache.breaker_open { "open" } else { "closed" },
-            loads: cache.loads,
-            queued: cache.queued,
-            l1_bytes: cache.l1_bytes,
-            l1_entries: cache.l1_entries,
-        },
-    };
-    answer(if document.status == "unhealthy" { Err(document) } else { Ok(document) })
+    });
+    answer(if status == "unhealthy" { Err(document) } else { Ok(document) })
 }
 
 /// 200 or 503.
