@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::client::Client;
 use crate::judge::model::REPLICAS;
 use crate::load::Load;
-use crate::world::World;
+use crate::world::{Replica, World};
 
 /// The stream that the replicas read invalidations from.
 const BUS: &str = concat!(env!("CARGO_PKG_NAME"), ":bus");
@@ -150,11 +150,13 @@ impl Fault {
                 world.replicas[one].to_redis.set(Net::None);
             }
             Self::ReplicaFrozen => {
+                linger(&world.replicas[one], random).await;
                 world.replicas[one].signal("STOP")?;
                 sleep(length).await;
                 world.replicas[one].signal("CONT")?;
             }
             Self::ReplicaKilled => {
+                linger(&world.replicas[one], random).await;
                 world.kill(one);
                 sleep(length.min(millis(random, 0, 2000))).await;
                 world.run(one, &[]).await?;
@@ -165,10 +167,12 @@ impl Fault {
                 world.postgres.restart().await?;
             }
             Self::PostgresCut => {
+                world.replicas.iter().for_each(|replica| replica.to_postgres.set(Net::Latency(millis(random, 0, 40))));
                 while Instant::now() < end {
                     world.replicas[random.random_range(0..REPLICAS)].to_postgres.cut();
                     sleep(millis(random, 20, 800)).await;
                 }
+                world.replicas.iter().for_each(|replica| replica.to_postgres.set(Net::None));
             }
             Self::PostgresSlow => {
                 while Instant::now() < end {
@@ -187,6 +191,15 @@ impl Fault {
 
 fn millis(random: &mut StdRng, least: u64, most: u64) -> Duration {
     Duration::from_millis(random.random_range(least..=most))
+}
+
+/// Slows a replica's loads and writes down, so that what is done to it next finds it in the midst of some: before the
+/// commit and after it, before it tells Redis and after. Ends by itself.
+async fn linger(replica: &Replica, random: &mut StdRng) {
+    let way = if random.random_ratio(1, 2) { &replica.to_postgres } else { &replica.to_redis };
+    way.set(Net::Latency(millis(random, 10, 80)));
+    sleep(Duration::from_millis(200)).await;
+    way.set(Net::None);
 }
 
 fn away(load: &Load, replicas: std::ops::Range<usize>) {

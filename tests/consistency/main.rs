@@ -56,7 +56,15 @@ struct Args {
     #[arg(long, hide = true)]
     list: bool,
     /// Flags of the usual test harness that change nothing here.
-    #[arg(long, hide = true, alias = "exact", alias = "show-output", alias = "include-ignored", alias = "quiet")]
+    #[arg(
+        long,
+        short = 'q',
+        hide = true,
+        alias = "exact",
+        alias = "show-output",
+        alias = "include-ignored",
+        alias = "quiet"
+    )]
     nocapture: bool,
     #[arg(long, hide = true)]
     ignored: bool,
