@@ -154,10 +154,20 @@ impl Checker {
 
     async fn check_redis(&self) -> Verdict {
         let Some(redis) = &self.redis else { return Verdict::Disabled };
-        match timeout(LIMIT, redis.ping(LIMIT)).await {
-            Ok(Ok(())) => Verdict::Healthy,
-            Ok(Err(RemoteError::Timeout)) | Err(_) => Verdict::Unhealthy("timeout".to_owned()),
-            Ok(Err(_)) => Verdict::Unhealthy("connection failed".to_owned()),
+        let ask = async {
+            // There may just be no connection yet.
+            while let Err(error) = redis.ping(LIMIT * 9 / 10).await {
+                if matches!(error, RemoteError::Timeout) {
+                    return "timeout";
+                }
+                tokio::time::sleep(LIMIT / 20).await;
+            }
+            ""
+        };
+        match timeout(LIMIT, ask).await {
+            Ok("") => Verdict::Healthy,
+            Ok(why) => Verdict::Unhealthy(why.to_owned()),
+            Err(_) => Verdict::Unhealthy("connection failed".to_owned()),
         }
     }
 }
