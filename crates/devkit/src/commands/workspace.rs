@@ -1,7 +1,7 @@
 //! What Cargo knows of the workspace; nothing here depends on the service's name.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -24,11 +24,17 @@ pub(super) fn cargo() -> PathBuf {
     var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
 }
 
+/// Runs Cargo with its progress and errors in sight. (`Command::output` would swallow them, whatever was set before.)
+async fn heard(command: &mut Command) -> anyhow::Result<Output> {
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true).spawn();
+    running.context("can't run cargo")?.wait_with_output().await.context("can't run cargo")
+}
+
 impl Workspace {
     pub(super) async fn find() -> anyhow::Result<Self> {
         let mut command = Command::new(cargo());
-        command.args(["metadata", "--no-deps", "--format-version", "1"]).stderr(Stdio::inherit());
-        let output = command.output().await.context("can't run cargo")?;
+        command.args(["metadata", "--no-deps", "--format-version", "1"]);
+        let output = heard(&mut command).await?;
         if !output.status.success() {
             bail!("cargo metadata failed");
         }
@@ -65,7 +71,7 @@ impl Workspace {
         if release {
             command.arg("--release");
         }
-        let output = command.stderr(Stdio::inherit()).kill_on_drop(true).output().await.context("can't run cargo")?;
+        let output = heard(&mut command).await?;
         if !output.status.success() {
             bail!("the service doesn't build");
         }

@@ -177,3 +177,12 @@ fn test_all_names_what_is_missing_and_runs_nothing() {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     }
 }
+
+#[test]
+fn what_the_compiler_says_of_a_broken_service_is_shown() {
+    let folder = workspace();
+    std::fs::write(folder.path().join("src/main.rs"), "fn main() { let broken: u8 = \"text\"; }").unwrap();
+    let output = dev(folder.path(), &["up", "--port", &free_port().unwrap().to_string()]).output().unwrap();
+    assert!(!output.status.success());
+    assert!(text(&output).contains("mismatched types"), "{}", text(&output));
+}
