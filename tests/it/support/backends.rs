@@ -4,10 +4,7 @@ use super::TestApp;
 
 /// The service's own database.
 pub async fn sql(app: &TestApp) -> tokio_postgres::Client {
-    let url = app.database.as_ref().expect("a database of its own").url();
-    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
+    super::sql::session(&app.database.as_ref().expect("a database of its own").url()).await
 }
 
 /// The service's own Redis.

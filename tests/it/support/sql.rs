@@ -5,14 +5,19 @@ use tokio_postgres::{Client, NoTls};
 
 use super::LIMIT;
 
+/// A bare session; it ends with the client.
+pub async fn session(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
 /// A session of the test's own.
 pub struct Sql(Client);
 
 impl Sql {
     pub async fn connect(url: &str) -> Self {
-        let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-        tokio::spawn(connection);
-        Self(client)
+        Self(session(url).await)
     }
 
     pub async fn run(&self, sql: &str) {

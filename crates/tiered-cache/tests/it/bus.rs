@@ -15,6 +15,14 @@ async fn pair() -> (World, Source, Replica, Replica) {
     (world, source, a, b)
 }
 
+/// Two replicas whose writes without Redis leave rows in one table.
+async fn two_with_outbox(world: &World, source: &Source, table: &Table) -> (Replica, Replica) {
+    let outbox = Arc::new(table.clone());
+    let a = Replica::with(world, source, |builder| builder.outbox(outbox.clone())).await;
+    let b = Replica::with(world, source, |builder| builder.outbox(outbox.clone())).await;
+    (a, b)
+}
+
 fn gaps(replica: &Replica, reason: &str) -> f64 {
     metric(&replica.cache, &format!(r#"cache_bus_gap_total{{reason="{reason}"}}"#))
 }
@@ -270,9 +278,7 @@ pub async fn write_through_outbox(
 #[tokio::test(start_paused = true)]
 async fn an_available_write_without_redis_leaves_an_outbox_row_that_another_replica_delivers() {
     let (world, source, table) = (World::new(), Source::new(), Table::default());
-    let outbox = Arc::new(table.clone());
-    let a = Replica::with(&world, &source, |builder| builder.outbox(outbox.clone())).await;
-    let b = Replica::with(&world, &source, |builder| builder.outbox(outbox.clone())).await;
+    let (a, b) = two_with_outbox(&world, &source, &table).await;
     b.get().await.unwrap();
     a.link.set(Some(Down::Silent));
 
@@ -290,9 +296,7 @@ async fn an_available_write_without_redis_leaves_an_outbox_row_that_another_repl
 #[tokio::test(start_paused = true)]
 async fn after_an_outage_nothing_is_served_before_the_outbox_is_empty() {
     let (world, source, table) = (World::new(), Source::new(), Table::default());
-    let outbox = Arc::new(table.clone());
-    let a = Replica::with(&world, &source, |builder| builder.outbox(outbox.clone())).await;
-    let b = Replica::with(&world, &source, |builder| builder.outbox(outbox.clone())).await;
+    let (a, b) = two_with_outbox(&world, &source, &table).await;
     b.get().await.unwrap();
     for replica in [&a, &b] {
         replica.link.set(Some(Down::Refused));
@@ -318,9 +322,7 @@ async fn after_an_outage_nothing_is_served_before_the_outbox_is_empty() {
 #[tokio::test(start_paused = true)]
 async fn with_the_database_down_and_redis_well_cached_reads_go_on() {
     let (world, source, table) = (World::new(), Source::new(), Table::default());
-    let outbox = Arc::new(table.clone());
-    let a = Replica::with(&world, &source, |builder| builder.outbox(outbox.clone())).await;
-    let b = Replica::with(&world, &source, |builder| builder.outbox(outbox.clone())).await;
+    let (a, b) = two_with_outbox(&world, &source, &table).await;
     a.get().await.unwrap();
     *table.down.lock().unwrap() = true;
     source.fail(true);
@@ -337,9 +339,7 @@ async fn with_the_database_down_and_redis_well_cached_reads_go_on() {
 #[tokio::test(start_paused = true)]
 async fn an_outbox_seen_empty_before_a_second_outage_does_not_open_the_fence_after_it() {
     let (world, source, table) = (World::new(), Source::new(), Table::default());
-    let outbox = Arc::new(table.clone());
-    let a = Replica::with(&world, &source, |builder| builder.outbox(outbox.clone())).await;
-    let b = Replica::with(&world, &source, |builder| builder.outbox(outbox.clone())).await;
+    let (a, b) = two_with_outbox(&world, &source, &table).await;
     b.get().await.unwrap();
     for replica in [&a, &b] {
         replica.link.set(Some(Down::Refused));
