@@ -1,0 +1,14 @@
+//! Docker by its command line, with a deadline for every command and nothing left behind.
+
+mod docker;
+mod image;
+mod project;
+
+pub use docker::{Cleanup, Container, docker, output, unique};
+pub use image::{COMMIT, CREATED, VERSION, image};
+pub use project::Project;
+
+use std::time::Duration;
+
+/// Generous: it bounds what hangs, and measures nothing.
+pub const LIMIT: Duration = Duration::from_secs(120);
