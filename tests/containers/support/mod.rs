@@ -4,8 +4,8 @@ mod docker;
 mod image;
 mod project;
 
-pub use docker::{Cleanup, Container, docker, output, unique};
-pub use image::{COMMIT, CREATED, VERSION, image};
+pub use docker::{Cleanup, Container, docker, output, succeeded, unique};
+pub use image::{COMMIT, CREATED, VERSION, build, image};
 pub use project::Project;
 
 use std::time::Duration;
