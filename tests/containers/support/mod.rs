@@ -3,10 +3,12 @@
 mod docker;
 mod image;
 mod project;
+mod traffic;
 
 pub use docker::{Cleanup, Container, docker, output, succeeded, unique};
 pub use image::{COMMIT, CREATED, VERSION, build, image};
 pub use project::Project;
+pub use traffic::{mixed_load, wait_for_more};
 
 use std::time::Duration;
 

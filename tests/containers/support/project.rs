@@ -34,6 +34,12 @@ impl Project {
         Self { name, settings: all, _cleanup: cleanup }
     }
 
+    /// Changes a setting; the next `up` makes the containers that it concerns anew.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
     /// All services up and healthy.
     pub async fn up(settings: &[(&str, &str)]) -> Self {
         let project = Self::new(settings).await;
