@@ -1,0 +1,4 @@
+//! The Docker Engine: connecting to it.
+
+pub mod connect;
+pub mod report;

@@ -1,0 +1,9 @@
+//! Deploys, diagnoses and watches the service's containers through the Docker Engine API.
+//!
+//! Each command has a module of its own with its arguments, `Args`, and a function `run`, which returns what the
+//! process ends with. Nothing here knows the service's insides: it asks over HTTP, as anybody could.
+
+pub mod cli;
+pub mod engine;
+pub mod exit;
+pub mod output;
