@@ -1,13 +1,19 @@
 //! The command line: global options, and one subcommand per module.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::balancer::BalancerArgs;
+use crate::deploy::{self, rollback};
 use crate::engine::connect::EngineArgs;
 use crate::exit::{Exit, Failure, OrExit, Result};
 use crate::output::Output;
+use crate::state::State;
+use crate::state::wish::Wish;
+use crate::{history, status};
 
 /// Deploys, diagnoses and watches the service's containers.
 #[derive(Debug, Parser)]
@@ -33,10 +39,35 @@ pub struct Global {
     /// How the engine is reached.
     #[command(flatten)]
     pub engine: EngineArgs,
+    /// How the balancer is reached.
+    #[command(flatten)]
+    pub balancer: BalancerArgs,
+    /// Where journal, audit log and lock are kept.
+    #[arg(long, global = true, env = "OPS_STATE_DIR", default_value = "/var/lib/ops")]
+    pub state_dir: PathBuf,
+    /// Keep the deploy's state in this file, for node-exporter's textfile collector.
+    #[arg(long, global = true, env = "OPS_TEXTFILE", value_name = "FILE.prom")]
+    pub textfile: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Bring a new version behind the balancer, without a lost request.
+    Deploy(Box<deploy::args::Args>),
+    /// Go back to the version before.
+    Rollback(rollback::Args),
+    /// Show what runs where, with which weight.
+    Status,
+    /// Show every deploy with its outcome.
+    History(history::Args),
+    /// Keep a canary at its step.
+    Pause,
+    /// Let a paused canary go on.
+    Resume,
+    /// Undo the deploy under way.
+    Abort,
+    /// Finish or undo what was interrupted, and stop old replicas whose time is over; for a timer.
+    Reconcile,
     /// Say whether the engine can be reached and which versions it speaks.
     Engine,
 }
@@ -52,16 +83,34 @@ pub fn main() -> ExitCode {
         runtime.shutdown_timeout(Duration::from_millis(100));
         outcome
     });
-    outcome
-        .unwrap_or_else(|failure: Failure| {
-            output.failure(&failure);
-            failure.exit
-        })
-        .into()
+    let exit = outcome.unwrap_or_else(|failure: Failure| {
+        output.failure(&failure);
+        failure.exit
+    });
+    exit.into()
 }
 
 async fn run(cli: &Cli, output: &Output) -> Result<Exit> {
+    let global = &cli.global;
     match &cli.command {
-        Command::Engine => crate::engine::report::run(&cli.global.engine, output).await,
+        Command::Deploy(args) => deploy::run(args, global, output).await,
+        Command::Rollback(args) => rollback::run(args, global, output).await,
+        Command::Status => status::run(global, output).await,
+        Command::History(args) => history::run(args, global, output),
+        Command::Pause => wish(global, Wish::Pause),
+        Command::Resume => wish(global, Wish::Go),
+        Command::Abort => wish(global, Wish::Abort),
+        Command::Reconcile => deploy::reconcile(global, output).await,
+        Command::Engine => crate::engine::report::run(&global.engine, output).await,
     }
+}
+
+/// Whoever deploys hears it within a second.
+fn wish(global: &Global, wish: Wish) -> Result<Exit> {
+    let state = State::open(&global.state_dir)?;
+    if state.deploy()?.is_none_or(|deploy| deploy.phase.is_final()) {
+        return Err(Failure::new(Exit::Precondition, "no deploy is under way"));
+    }
+    state.wish(wish)?;
+    Ok(Exit::Done)
 }

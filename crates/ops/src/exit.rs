@@ -41,7 +41,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// Why a command failed, in a sentence for who ran it, and what it ends with.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, schemars::JsonSchema)]
 #[error("{message}")]
 pub struct Failure {
     /// What the process ends with.

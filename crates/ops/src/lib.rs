@@ -3,8 +3,16 @@
 //! Each command has a module of its own with its arguments, `Args`, and a function `run`, which returns what the
 //! process ends with. Nothing here knows the service's insides: it asks over HTTP, as anybody could.
 
+mod balancer;
 pub mod cli;
+mod deploy;
 pub mod engine;
 pub mod exit;
 pub mod gate;
+mod history;
 pub mod output;
+mod state;
+mod status;
+#[cfg(test)]
+#[path = "../tests/unit/mod.rs"]
+mod unit;

@@ -38,11 +38,11 @@ pub(super) async fn run(all: bool, yes: bool, args: &[OsString]) -> anyhow::Resu
         },
     };
 
-    let feature = format!("{}/all-tests", workspace.package);
     let mut tests = Service::start(&cargo(), |command| {
         command.args(["test", "--workspace"]).current_dir(&workspace.root);
         if all && workspace.has_all_tests {
-            command.args(["--features", &feature]);
+            // Of every package that has it.
+            command.args(["--features", "all-tests"]);
         }
         command.args(args).stdout(Stdio::inherit()).stderr(Stdio::inherit());
         if yes {

@@ -1,4 +1,8 @@
-//! The Docker Engine: connecting to it.
+//! The Docker Engine: connecting to it, and what deploys need of it.
 
 pub mod connect;
+pub mod docker;
+mod http;
+mod recipe;
+pub mod redact;
 pub mod report;

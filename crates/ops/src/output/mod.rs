@@ -42,11 +42,6 @@ impl Output {
         Self { json, terminal: std::io::stderr().is_terminal() }
     }
 
-    /// Programs read stdout.
-    pub fn is_json(&self) -> bool {
-        self.json
-    }
-
     /// Writes the command's one document.
     pub fn show<T: Document>(&self, document: &T) -> Result<()> {
         let text = if self.json {
@@ -72,15 +67,16 @@ impl Output {
         }
     }
 
-    /// Says why the command failed.
+    /// Says why the command failed; to programs as a document too.
     pub fn failure(&self, failure: &Failure) {
         if self.json {
-            let exit = failure.exit;
-            let error = serde_json::json!({
-                "schema": SCHEMA, "kind": "error", "exit": exit, "code": exit as u8, "message": failure.message,
-            });
-            let _ = writeln!(std::io::stdout(), "{error}");
+            // It is only text: it can always be written.
+            let _ = self.show(failure);
         }
         let _ = writeln!(std::io::stderr(), "ops: {}", failure.message);
     }
+}
+
+impl Document for Failure {
+    const KIND: &'static str = "error";
 }

@@ -1,0 +1,156 @@
+//! `ops deploy`: a new version behind the balancer, or back to the old one, without a lost request.
+
+pub mod args;
+pub mod canary;
+pub mod machine;
+pub mod meter;
+pub mod migrations;
+pub mod parts;
+pub mod plan;
+pub mod prepare;
+pub mod report;
+pub mod rollback;
+pub mod settle;
+pub mod traffic;
+
+use std::path::Path;
+
+use bollard::Docker;
+use tokio::time::Instant;
+
+use crate::balancer::Haproxy;
+use crate::cli::Global;
+use crate::engine::connect::connect;
+use crate::exit::{Exit, Failure, Result};
+use crate::output::Output;
+use crate::state::State;
+use crate::state::journal::{Deploy, Phase};
+use crate::state::lock::Lock;
+use crate::state::wish::{Wish, Wishes};
+use args::Args;
+use machine::{Machine, Order};
+use parts::{Balancer, Engine, Recipe};
+use report::Report;
+
+/// Everything a command that changes something needs; it holds the lock.
+pub struct Site<'a> {
+    pub engine: Docker,
+    pub balancer: Haproxy,
+    pub state: State,
+    pub wishes: Wishes,
+    output: &'a Output,
+    textfile: Option<&'a Path>,
+    _lock: Lock,
+}
+
+impl<'a> Site<'a> {
+    /// Takes the lock, and finishes or undoes what was interrupted.
+    pub async fn enter(global: &'a Global, output: &'a Output, command: &str) -> Result<Self> {
+        let state = State::open(&global.state_dir)?;
+        let lock = state.lock(command)?;
+        state.wish(Wish::Go)?;
+        let wishes = Wishes::listen(&state)?;
+        let balancer = Haproxy::new(&global.balancer, global.engine.timeout);
+        let engine = connect(&global.engine).await?;
+        let site = Self { engine, balancer, state, wishes, output, textfile: global.textfile.as_deref(), _lock: lock };
+        site.reconcile().await?;
+        Ok(site)
+    }
+
+    async fn reconcile(&self) -> Result<()> {
+        if let Some(deploy) = self.state.deploy()? {
+            self.machine(deploy).reconcile().await?;
+        }
+        Ok(())
+    }
+
+    /// A machine for this deploy.
+    pub fn machine(&self, deploy: Deploy) -> Machine<'_> {
+        Machine {
+            engine: &self.engine,
+            balancer: &self.balancer,
+            state: &self.state,
+            wishes: &self.wishes,
+            output: self.output,
+            textfile: self.textfile,
+            began: Instant::now(),
+            deploy,
+        }
+    }
+
+    /// Runs the deploy and shows what came of it.
+    pub async fn run(&self, deploy: Deploy, order: &Order) -> Result<Exit> {
+        let mut machine = self.machine(deploy);
+        machine.run(order).await?;
+        self.output.show(&Report::new(machine.deploy, machine.began.elapsed()))?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Deploys.
+pub async fn run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
+    args.check()?;
+    if args.dry_run {
+        return dry_run(args, global, output).await;
+    }
+    let site = Site::enter(global, output, "deploy").await?;
+    begin(args, &site).await
+}
+
+async fn begin(args: &Args, site: &Site<'_>) -> Result<Exit> {
+    let slots = site.balancer.slots().await?;
+    let seen = site.engine.containers(&slots).await?;
+    let mut deploy = plan::plan(&slots, &seen, &args.wanted(""))?;
+    let like = args.like.clone().or_else(|| deploy.old.first().map(|one| one.container.clone()));
+    let like = like.ok_or_else(|| {
+        let message = "nothing runs in the slots: name a container whose settings the new ones get with --like";
+        Failure::new(Exit::Precondition, message)
+    })?;
+    let recipe = Recipe { deploy: deploy.id.clone(), like, environment: args.environment.clone() };
+    let checked = check(site, args, &recipe).await;
+    match checked {
+        Ok(version) => {
+            for one in &mut deploy.new {
+                one.version.clone_from(&version);
+            }
+            deploy.version = version;
+        }
+        Err(failure) => {
+            // Nothing was changed, so there is nothing to journal; the history knows of it all the same.
+            deploy.phase = Phase::RolledBack;
+            deploy.outcome = Some("refused".to_owned());
+            site.state.audit(&deploy, Some(failure.message.clone()))?;
+            return Err(failure);
+        }
+    }
+    site.run(deploy, &args.order(recipe)).await
+}
+
+/// Neither locks nor changes anything.
+async fn dry_run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
+    let (engine, balancer) = (connect(&global.engine).await?, Haproxy::new(&global.balancer, global.engine.timeout));
+    let slots = balancer.slots().await?;
+    let seen = engine.containers(&slots).await?;
+    let deploy = plan::plan(&slots, &seen, &args.wanted("known once it is pulled"))?;
+    output.show(&report::Plan::new(deploy, &args.shares()))?;
+    Ok(Exit::Done)
+}
+
+/// The image's version, if it can run here and fits the database.
+async fn check(site: &Site<'_>, args: &Args, recipe: &Recipe) -> Result<String> {
+    let image = site.engine.image(&args.image).await?;
+    if !args.no_migration_check {
+        migrations::check(&site.engine, args, recipe).await?;
+    }
+    Ok(image.version)
+}
+
+/// `ops reconcile`: only what every other command does first.
+pub async fn reconcile(global: &Global, output: &Output) -> Result<Exit> {
+    let site = Site::enter(global, output, "reconcile").await?;
+    match site.state.deploy()? {
+        Some(deploy) => output.show(&Report::new(deploy, std::time::Duration::ZERO))?,
+        None => output.progress("nothing has been deployed yet"),
+    }
+    Ok(Exit::Done)
+}

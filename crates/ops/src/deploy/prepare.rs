@@ -1,0 +1,115 @@
+//! From a plan to new replicas that are ready, checked by the balancer and without traffic.
+
+use futures_util::future::{join_all, try_join_all};
+
+use super::machine::{Machine, Order};
+use super::parts::{Admin, Change, Replica, Seen};
+use crate::exit::{Exit, Failure, Result};
+use crate::state::journal::{Phase, Strategy};
+
+/// Where replicas say whether they are ready.
+const READY: &str = "/health/ready";
+
+impl Machine<'_> {
+    pub(super) async fn prepare(&mut self, order: &Order) -> Result<()> {
+        let fresh = self.deploy.strategy != Strategy::Rollback;
+        if fresh {
+            self.clear().await?;
+        }
+        self.enter(Phase::Cleared)?;
+        self.heed()?;
+        if fresh {
+            try_join_all(self.deploy.made().map(|one| self.engine.create(one, &order.recipe))).await?;
+        }
+        self.enter(Phase::Created)?;
+        try_join_all(self.deploy.made().map(|one| self.engine.start(&one.container))).await?;
+        self.enter(Phase::Started)?;
+        self.wait_ready(order).await?;
+        self.enter(Phase::Ready)?;
+        for one in self.deploy.made() {
+            for path in &order.smoke {
+                let answer = self.engine.get(one.address, path).await;
+                let said = answer.map_or_else(|error| error, |answer| format!("status {}", answer.status));
+                if !said.starts_with("status 2") {
+                    let message = format!("{} failed the smoke request {path}: {said}", one.container);
+                    return Err(Failure::new(Exit::NeverReady, message));
+                }
+            }
+        }
+        self.enter(Phase::Smoked)?;
+        self.heed()?;
+        self.admit(order).await?;
+        self.enter(Phase::Admitted)
+    }
+
+    /// Removes what other deploys left in these slots; the plan saw to it that they have no traffic.
+    async fn clear(&self) -> Result<()> {
+        let (_, seen) = self.look().await?;
+        let close: Vec<_> = self.deploy.made().map(|one| Change::Maint(one.slot.clone())).collect();
+        self.balancer.apply(&close).await?;
+        let mine = |slot: &String| self.deploy.made().any(|one| one.slot == *slot);
+        let others = seen.iter().filter(|one| mine(&one.slot) && one.deploy.as_ref() != Some(&self.deploy.id));
+        try_join_all(others.map(async |one| {
+            self.engine.stop(&one.name, self.deploy.timing.grace).await?;
+            self.engine.remove(&one.name).await
+        }))
+        .await
+        .map(drop)
+    }
+
+    async fn wait_ready(&self, order: &Order) -> Result<()> {
+        let fresh = self.deploy.strategy != Strategy::Rollback;
+        let all = self.until(order.ready, async || {
+            self.heed()?;
+            let (_, seen) = self.look().await?;
+            for one in self.deploy.made() {
+                let mine = seen.iter().find(|seen| seen.name == one.container).cloned();
+                // One that is woken may have restarted in its former life.
+                let restarts = |seen: &Seen| if fresh { seen.restarts } else { 0 };
+                let broken = mine.and_then(|seen| Seen { restarts: restarts(&seen), ..seen }.broken());
+                if let Some(broken) = broken {
+                    return Err(self.never_ready(one, broken).await);
+                }
+            }
+            let asked = join_all(self.deploy.made().map(|one| self.engine.get(one.address, READY))).await;
+            Ok(asked.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 200)).then_some(()))
+        });
+        if all.await?.is_some() {
+            return Ok(());
+        }
+        for one in self.deploy.made() {
+            let said = match self.engine.get(one.address, READY).await {
+                Ok(answer) if answer.status == 200 => continue,
+                Ok(answer) => format!("{READY} answers {}", answer.status),
+                Err(error) => format!("{READY}: {error}"),
+            };
+            let cause = format!("{} wasn't ready within {:?}; {said}", one.container, order.ready);
+            return Err(self.never_ready(one, cause).await);
+        }
+        Err(Failure::new(Exit::NeverReady, format!("not all were ready at once within {:?}", order.ready)))
+    }
+
+    async fn never_ready(&self, replica: &Replica, cause: String) -> Failure {
+        let log = self.engine.log(&replica.container).await.unwrap_or_default();
+        let log = if log.is_empty() { log } else { format!("; its last lines:\n{log}") };
+        Failure::new(Exit::NeverReady, format!("{cause}{log}"))
+    }
+
+    /// Opens the slots at weight 0 and waits until the balancer's own check has passed. A slot that is only drained is
+    /// checked already.
+    async fn admit(&self, order: &Order) -> Result<()> {
+        let slots = self.balancer.slots().await?;
+        let drained = |one: &&Replica| slots.iter().any(|slot| slot.name == one.slot && slot.admin == Admin::Drain);
+        let closed = self.deploy.made().filter(|one| !drained(one));
+        let open = closed.flat_map(|one| [Change::Weight(one.slot.clone(), 0), Change::Ready(one.slot.clone())]);
+        self.balancer.apply(&open.collect::<Vec<_>>()).await?;
+        let passed = self.until(order.ready, async || {
+            self.heed()?;
+            let slots = self.balancer.slots().await?;
+            let up = |one: &Replica| slots.iter().any(|slot| slot.name == one.slot && slot.up);
+            Ok(self.deploy.made().all(up).then_some(()))
+        });
+        let message = format!("the balancer's check of the new replicas didn't pass within {:?}", order.ready);
+        passed.await?.ok_or_else(|| Failure::new(Exit::NeverReady, message))
+    }
+}

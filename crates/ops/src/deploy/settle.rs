@@ -1,0 +1,159 @@
+//! The two ends of a deploy, forward and back; each may be begun again after a crash, as often as it takes.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+
+use super::machine::Machine;
+use super::parts::{Change, Replica, Slot};
+use super::traffic::switch;
+use crate::exit::{Exit, Failure, Result};
+use crate::state::journal::{Phase, Strategy, unix_now};
+
+/// How long the side that is to take over may be without a replica that the balancer finds well.
+const TAKE_OVER: Duration = Duration::from_secs(15);
+
+impl Machine<'_> {
+    /// Everything to the new replicas.
+    pub(super) async fn promote(&mut self) -> Result<()> {
+        self.deploy.share = 100;
+        self.enter(Phase::Promoted)?;
+        let from = self.deploy.old.iter().chain(&self.deploy.baseline);
+        self.balancer.apply(&switch(&self.deploy.new, from)).await
+    }
+
+    /// Lets the old replicas finish, and keeps them warm or stops them.
+    pub(super) async fn settle(&mut self) -> Result<()> {
+        self.enter(Phase::Draining)?;
+        let old: Vec<_> = self.deploy.old.iter().chain(&self.deploy.baseline).cloned().collect();
+        self.drain(&old).await?;
+        let baseline: Vec<_> = self.deploy.baseline.iter().cloned().collect();
+        self.discard(&baseline).await?;
+        self.deploy.baseline = None;
+        let warm = self.deploy.timing.keep_warm;
+        if warm.is_zero() {
+            self.retire().await?;
+        } else {
+            self.deploy.warm_until = Some(unix_now() + warm.as_secs());
+        }
+        self.deploy.outcome = Some("promoted".to_owned());
+        self.enter(Phase::Done)
+    }
+
+    /// Everything back to the old replicas. What this deploy made goes; what it only woke is stopped again.
+    pub(super) async fn roll_back(&mut self, outcome: &str, reason: &str) -> Result<()> {
+        self.deploy.reason = Some(reason.to_owned());
+        self.deploy.share = 0;
+        self.deploy.outcome = None;
+        self.enter(Phase::RollingBack)?;
+        let undone = self.give_back().await;
+        self.deploy.outcome = Some(if undone.is_ok() { outcome } else { "needs-operator" }.to_owned());
+        match undone {
+            Ok(()) => self.enter(Phase::RolledBack),
+            Err(worse) => {
+                let message = format!("{reason}; and rolling back failed: {worse}");
+                self.deploy.reason = Some(message.clone());
+                self.enter(Phase::NeedsOperator)?;
+                Err(Failure::new(Exit::OperatorNeeded, message))
+            }
+        }
+    }
+
+    async fn give_back(&mut self) -> Result<()> {
+        let made: Vec<_> = self.deploy.made().cloned().collect();
+        if !self.deploy.old.is_empty() {
+            self.balancer.apply(&switch(&self.deploy.old, std::iter::empty())).await?;
+            self.wait_up(&self.deploy.old).await?;
+        }
+        self.balancer.apply(&switch(&[], made.iter())).await?;
+        self.drain(&made).await?;
+        if self.deploy.strategy == Strategy::Rollback {
+            self.close(&made).await?;
+        } else {
+            self.discard(&made).await?;
+        }
+        self.deploy.baseline = None;
+        Ok(())
+    }
+
+    /// Fails unless the balancer finds at least one of them well.
+    pub(super) async fn wait_up(&self, replicas: &[Replica]) -> Result<()> {
+        let up = self.until(TAKE_OVER, async || {
+            let slots = self.balancer.slots().await?;
+            let well = |slot: &Slot| slot.up && replicas.iter().any(|one| one.slot == slot.name);
+            Ok(slots.iter().any(well).then_some(()))
+        });
+        let names: Vec<_> = replicas.iter().map(|one| one.container.as_str()).collect();
+        let message = format!("none of {} is up; traffic stays where it is", names.join(", "));
+        up.await?.ok_or_else(|| Failure::new(Exit::OperatorNeeded, message))
+    }
+
+    /// Waits until no request is left, and cuts what takes too long.
+    async fn drain(&self, replicas: &[Replica]) -> Result<()> {
+        let mine = |slot: &Slot| replicas.iter().any(|one| one.slot == slot.name);
+        let empty = self.until(self.deploy.timing.drain, async || {
+            let slots = self.balancer.slots().await?;
+            Ok(slots.iter().filter(|slot| mine(slot)).all(|slot| slot.sessions == 0).then_some(()))
+        });
+        if empty.await?.is_none() {
+            let cut: Vec<_> = replicas.iter().map(|one| Change::Cut(one.slot.clone())).collect();
+            self.balancer.apply(&cut).await?;
+            self.note(Some(format!("sessions cut after {:?}", self.deploy.timing.drain)))?;
+        }
+        Ok(())
+    }
+
+    /// Closes the slots, then stops and removes the containers.
+    async fn discard(&self, replicas: &[Replica]) -> Result<()> {
+        self.close(replicas).await?;
+        try_join_all(replicas.iter().map(|one| self.engine.remove(&one.container))).await.map(drop)
+    }
+
+    /// Closes the slots and stops the containers. The balancer sends nothing there any more, so SIGTERM loses nothing.
+    async fn close(&self, replicas: &[Replica]) -> Result<()> {
+        let close: Vec<_> = replicas.iter().map(|one| Change::Maint(one.slot.clone())).collect();
+        self.balancer.apply(&close).await?;
+        let grace = self.deploy.timing.grace;
+        try_join_all(replicas.iter().map(|one| self.engine.stop(&one.container, grace))).await.map(drop)
+    }
+
+    /// Stops the old replicas; their containers stay, so that a rollback need only start them.
+    async fn retire(&mut self) -> Result<()> {
+        self.close(&self.deploy.old.clone()).await?;
+        self.deploy.warm_until = None;
+        Ok(())
+    }
+
+    /// Finishes or undoes what was interrupted, and stops old replicas whose time is over. Says whether it did anything.
+    pub async fn reconcile(&mut self) -> Result<bool> {
+        let phase = self.deploy.phase;
+        match phase {
+            Phase::Done => {
+                if self.deploy.warm_until.is_none_or(|until| unix_now() < until) {
+                    return Ok(false);
+                }
+                self.retire().await?;
+                self.state.save(&mut self.deploy)?;
+                self.note(Some("old replicas stopped, kept for a rollback".to_owned()))?;
+            }
+            Phase::RolledBack => return Ok(false),
+            Phase::Promoted | Phase::Baking | Phase::Draining => {
+                self.note(Some(format!("was interrupted while {}; finishing", phase.name())))?;
+                match self.wait_up(&self.deploy.new).await {
+                    Ok(()) => {
+                        self.promote().await?;
+                        self.settle().await?;
+                    }
+                    Err(dead) => self.roll_back("interrupted", &format!("interrupted, and {dead}")).await?,
+                }
+            }
+            _ => {
+                self.note(Some(format!("was interrupted while {}; undoing", phase.name())))?;
+                let reason = self.deploy.reason.clone();
+                let reason = reason.unwrap_or_else(|| format!("interrupted while {}", phase.name()));
+                self.roll_back("interrupted", &reason).await?;
+            }
+        }
+        Ok(true)
+    }
+}

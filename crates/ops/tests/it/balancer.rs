@@ -1,0 +1,68 @@
+//! T9 and T14: the balancer is killed and reloaded, and a slot is opened on a dead port.
+
+use std::time::Duration;
+
+use devkit::wait_until;
+use rustix::process::Signal;
+
+use crate::support::{Image, LIMIT, Stack, assert_none_failed, docker};
+
+async fn weights(stack: &Stack) -> Vec<(String, u64, String)> {
+    let status = stack.json(&["status"]).await;
+    let slot = |slot: &serde_json::Value| {
+        let text = |name: &str| slot[name].as_str().unwrap().to_owned();
+        (text("slot"), slot["weight"].as_u64().unwrap(), text("state"))
+    };
+    status["slots"].as_array().unwrap().iter().map(slot).collect()
+}
+
+#[tokio::test]
+async fn a_balancer_that_is_killed_or_reloaded_in_a_step_keeps_its_weights() {
+    let stack = Stack::up(&[]).await;
+    let image = Image::Second.tag().await;
+    let deploy = stack.start(&["deploy", &image, "--strategy", "canary", "--step-min", "10m", "--step-max", "11m"]);
+    let step = async || stack.json(&["status"]).await["deploy"]["phase"] == "step";
+    wait_until("a step", LIMIT, step).await.unwrap();
+    let shared = async || weights(&stack).await.iter().any(|(slot, weight, _)| slot == "green1" && *weight > 0);
+    wait_until("the canary's share", LIMIT, shared).await.unwrap();
+    let before = weights(&stack).await;
+
+    // A reload under load, as the balancer's image does it.
+    let balancer = format!("{}-balancer-1", stack.name);
+    let load = stack.load(Duration::from_millis(5)).await;
+    docker(&["kill", "--signal=USR2", &balancer]).await;
+    let answered = load.answered() + 1000;
+    wait_until("more requests", LIMIT, async || load.answered() > answered).await.unwrap();
+    assert_eq!(weights(&stack).await, before, "after the reload");
+    assert_none_failed(&load.stop().await);
+
+    docker(&["kill", "--signal=KILL", &balancer]).await;
+    docker(&["start", &balancer]).await;
+    wait_until("the same weights", LIMIT, async || weights(&stack).await == before).await.unwrap();
+
+    deploy.signal(Signal::TERM);
+    deploy.ended().await.expect(11);
+    assert_eq!(stack.running().await.len(), 2);
+}
+
+#[tokio::test]
+async fn new_replicas_have_weight_0_until_the_balancers_own_check_has_passed() {
+    let stack = Stack::up(&[]).await;
+    let load = stack.load(Duration::from_millis(5)).await;
+    // Ready for ops, which asks the container; never for the balancer, whose checks go to the same port but find it
+    // closed while the container is paused.
+    let image = Image::Second.tag().await;
+    let deploy =
+        stack.start(&["deploy", &image, "--ready-timeout", "10s", "--keep-warm", "0s", "--no-migration-check"]);
+    let made = async || {
+        let running = stack.running().await;
+        running.iter().find(|name| name.starts_with("green1-")).cloned()
+    };
+    wait_until("the container runs", LIMIT, async || made().await.is_some()).await.unwrap();
+    docker(&["pause", &made().await.unwrap()]).await;
+
+    deploy.ended().await.expect(5);
+
+    assert_none_failed(&load.stop().await);
+    assert_eq!(stack.running().await.len(), 2);
+}

@@ -1,0 +1,68 @@
+//! T1, T2 and T12: switches under load lose nothing, in either direction.
+
+use std::time::{Duration, Instant};
+
+use devkit::wait_until;
+
+use crate::support::{Image, LIMIT, Stack, assert_none_failed};
+
+/// Deploys so many times there and back under at least so many requests.
+async fn switch(rounds: u32, requests: u64, settings: &[(&str, &str)]) {
+    let stack = Stack::up(settings).await;
+    let images = [Image::Second.tag().await, Image::Third.tag().await];
+    let load = stack.load(Duration::ZERO).await;
+    for round in 0..rounds {
+        let image = &images[round as usize % 2];
+        let start = Instant::now();
+        stack.ops(&["deploy", image, "--keep-warm", "0s", "--smoke", "/api/test"]).await.expect(0);
+        println!("deploy {round} took {:.1?}", start.elapsed());
+    }
+    wait_until("enough requests", LIMIT * 10, async || load.answered() >= requests).await.unwrap();
+    let report = load.stop().await;
+    println!("{rounds} deploys");
+    assert_none_failed(&report);
+    let color = if rounds % 2 == 1 { "green" } else { "blue" };
+    let version = if rounds % 2 == 1 { 2 } else { 3 };
+    let expected: Vec<_> = (1..=3).map(|slot| format!("{color}{slot}:{version}")).collect();
+    assert_eq!(stack.serving().await, expected);
+    assert_eq!(stack.running().await.len(), 3);
+}
+
+#[tokio::test]
+async fn two_blue_green_deploys_under_load_lose_no_request() {
+    switch(2, 2000, &[]).await;
+}
+
+#[tokio::test]
+#[ignore = "half an hour: T1 at its full number"]
+async fn twenty_blue_green_deploys_lose_none_of_two_hundred_thousand_requests() {
+    switch(20, 200_000, &[]).await;
+}
+
+#[tokio::test]
+#[ignore = "minutes: T2"]
+async fn deploys_lose_no_request_that_takes_two_seconds() {
+    switch(2, 2000, &[("DATA_COMPUTE_TIME", "2s")]).await;
+}
+
+#[tokio::test]
+async fn a_rollback_to_warm_replicas_takes_no_time_and_loses_no_request() {
+    let stack = Stack::up(&[]).await;
+    let load = stack.load(Duration::from_millis(5)).await;
+    stack.ops(&["deploy", &Image::Second.tag().await]).await.expect(0);
+    assert_eq!(stack.serving().await, ["green1:2", "green2:2", "green3:2"]);
+    let mut slowest = Duration::ZERO;
+    for round in 0..6 {
+        // Docker is busy with other tests; what counts is ops' own time, from its start to the end of the switch.
+        let start = Instant::now();
+        let ended = stack.ops(&["rollback"]).await.expect(0);
+        let switched = ended.stderr.lines().find(|line| line.contains("draining")).unwrap_or_default().to_owned();
+        let seconds: f64 = switched.trim_start().split('s').next().unwrap().parse().unwrap();
+        println!("rollback {round}: switched after {seconds} s, ended after {:.2?}", start.elapsed());
+        slowest = slowest.max(Duration::from_secs_f64(seconds));
+        let color = if round % 2 == 0 { "blue" } else { "green" };
+        assert!(stack.serving().await.iter().all(|slot| slot.starts_with(color)));
+    }
+    assert_none_failed(&load.stop().await);
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+}

@@ -1,0 +1,14 @@
+//! `ops` against real Docker, real HAProxy and the real service.
+#![cfg(feature = "all-tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test, helpers included")]
+#![expect(clippy::print_stdout, reason = "figures for who runs the long tests")]
+#![expect(unreachable_pub, reason = "a test binary exports nothing; `pub` says what a module offers the others")]
+
+mod support;
+
+mod balancer;
+mod blue_green;
+mod canary;
+mod crash;
+mod output;
+mod refusals;

@@ -1,0 +1,46 @@
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::LIMIT;
+
+/// What `docker` wrote to stdout, without the last line end; it must succeed.
+pub async fn docker(args: &[&str]) -> String {
+    succeeded(Command::new("docker").args(args), "").await
+}
+
+/// Runs `command` with this input to its end; a failure shows what it wrote.
+pub async fn succeeded(command: &mut Command, input: &str) -> String {
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = pipes.spawn().unwrap_or_else(|error| panic!("{command:?}: {error} (Docker is needed)"));
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).await.unwrap();
+    drop(stdin);
+    let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{command:?} took longer than {LIMIT:?}")).unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} failed:\n{out}{err}");
+    out.trim_end().to_owned()
+}
+
+/// A shell command that runs when this is dropped or the test process ends, whatever ends it: a shell of a process
+/// group of its own waits for the end of a pipe that only we hold.
+pub struct Cleanup(Child);
+
+impl Cleanup {
+    pub fn new(script: &str) -> Self {
+        let script = format!("trap '' HUP INT QUIT TERM; while read -r line; do :; done; {script}");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        Self(shell.spawn().unwrap())
+    }
+}
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        // Waiting closes the pipe first.
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,230 @@
+//! Every way in which one call can fail, and every moment at which the process can be killed.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::fake::{Fake, Trouble};
+use crate::deploy::machine::{Machine, Order, Steps, Undecided};
+use crate::deploy::parts::{Balancer, Engine, Recipe};
+use crate::deploy::plan::{Wanted, plan};
+use crate::exit::{Exit, Failure};
+use crate::gate::Settings;
+use crate::output::Output;
+use crate::state::State;
+use crate::state::journal::{Deploy, Phase, Strategy, Timing};
+use crate::state::wish::{Wish, Wishes};
+
+struct Site {
+    fake: Fake,
+    _folder: TempDir,
+    state: State,
+}
+
+impl Site {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        Self { fake: Fake::new(), _folder: folder, state }
+    }
+
+    async fn plan(&self, strategy: Strategy) -> Deploy {
+        let timing = Timing {
+            drain: Duration::from_secs(5),
+            grace: Duration::from_secs(1),
+            keep_warm: Duration::from_secs(if strategy == Strategy::Canary { 0 } else { 600 }),
+        };
+        let (image, version) = ("app:new".to_owned(), "new".to_owned());
+        let wanted = Wanted { strategy, image, version, replicas: 3, timing };
+        let slots = self.fake.slots().await.unwrap();
+        plan(&slots, &self.fake.containers(&slots).await.unwrap(), &wanted).unwrap()
+    }
+
+    /// None: it was killed.
+    async fn run(&self, deploy: Deploy, order: &Order) -> Option<Result<(), Failure>> {
+        let (wishes, output) = (Wishes::new(&self.state), Output::new(true));
+        let mut machine = self.machine(deploy, &wishes, &output);
+        let killed = async {
+            while !self.fake.world().killed {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            result = machine.run(order) => Some(result),
+            () = killed => None,
+        }
+    }
+
+    async fn reconcile(&self) -> bool {
+        let Some(deploy) = self.state.deploy().unwrap() else { return false };
+        let (wishes, output) = (Wishes::new(&self.state), Output::new(true));
+        self.machine(deploy, &wishes, &output).reconcile().await.unwrap()
+    }
+
+    fn machine<'a>(&'a self, deploy: Deploy, wishes: &'a Wishes, output: &'a Output) -> Machine<'a> {
+        let (engine, balancer, state): (&dyn Engine, &dyn Balancer, _) = (&self.fake, &self.fake, &self.state);
+        Machine { engine, balancer, state, wishes, output, textfile: None, began: Instant::now(), deploy }
+    }
+
+    /// One version serves, all of it; nothing of an undone deploy is left; the log is whole.
+    fn assert_settled(&self, context: &str) {
+        let (serving, running, world) = (self.fake.serving(), self.fake.running(), self.fake.world());
+        assert_eq!(world.broken, Vec::<String>::new(), "{context}");
+        assert!(serving == ["new"; 3] || serving == ["old"; 3], "{context}: {serving:?} serve");
+        if serving == ["old"; 3] {
+            assert_eq!(running.len(), 3, "{context}: {running:?} run");
+            assert_eq!(world.containers.len(), 3, "{context}: {:?} are left", world.containers);
+        }
+        assert_eq!(self.state.audited().unwrap().1, None, "{context}");
+    }
+}
+
+fn order(id: &str) -> Order {
+    let settings = Settings { steps: 2, min_elapsed: Duration::from_secs(5), ..Settings::default() };
+    Order {
+        recipe: Recipe { deploy: id.to_owned(), like: "first-blue1".to_owned(), environment: Vec::new() },
+        ready: Duration::from_secs(10),
+        smoke: vec!["/api/test".to_owned()],
+        bake: Duration::from_millis(500),
+        canary: Steps {
+            shares: vec![10, 50, 100],
+            warm_up: Duration::ZERO,
+            settings: Settings { max_elapsed: Duration::from_secs(20), ..settings },
+            probe: None,
+            inconclusive: Undecided::Rollback,
+        },
+    }
+}
+
+async fn calls_of(strategy: Strategy) -> u64 {
+    let site = Site::new();
+    let deploy = site.plan(strategy).await;
+    let order = order(&deploy.id);
+    site.run(deploy, &order).await.unwrap().unwrap();
+    assert_eq!(site.fake.serving(), ["new"; 3]);
+    site.assert_settled("undisturbed");
+    site.fake.world().calls
+}
+
+async fn survive(strategy: Strategy, call: u64, trouble: Trouble) {
+    let site = Site::new();
+    let deploy = site.plan(strategy).await;
+    let order = order(&deploy.id);
+    site.fake.world().trouble = Some((call, trouble));
+    let context = format!("{strategy:?}, {trouble:?} at call {call}");
+    let ended = site.run(deploy, &order).await;
+    {
+        let mut world = site.fake.world();
+        (world.trouble, world.killed) = (None, false);
+    }
+    assert_eq!(ended.is_none(), matches!(trouble, Trouble::KilledBefore | Trouble::KilledAfter), "{context}");
+    site.reconcile().await;
+    site.assert_settled(&context);
+    let calls = site.fake.world().containers.clone();
+    assert!(!site.reconcile().await, "{context}: a second time finds nothing to do");
+    assert_eq!(site.fake.world().containers, calls, "{context}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blue_green_deploy_survives_any_single_failure_and_any_kill() {
+    for call in 3..=calls_of(Strategy::BlueGreen).await {
+        for trouble in [Trouble::Fails, Trouble::AnswerLost, Trouble::KilledBefore, Trouble::KilledAfter] {
+            survive(Strategy::BlueGreen, call, trouble).await;
+        }
+    }
+}
+
+/// Of a canary that nothing disturbs.
+static CALLS: OnceLock<u64> = OnceLock::new();
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_canary_survives_failures_and_kills_at_random_calls(share in 0_u64..1000, kind in 0_usize..4) {
+        let trouble = [Trouble::Fails, Trouble::AnswerLost, Trouble::KilledBefore, Trouble::KilledAfter][kind];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let calls = *CALLS.get_or_init(|| runtime.block_on(calls_of(Strategy::Canary)));
+        runtime.block_on(survive(Strategy::Canary, 3 + (calls - 3) * share / 1000, trouble));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_with_errors_is_rolled_back() {
+    let site = Site::new();
+    site.fake.world().errors = ("app:new".to_owned(), 50);
+    let deploy = site.plan(Strategy::Canary).await;
+    let order = order(&deploy.id);
+
+    let failure = site.run(deploy, &order).await.unwrap().unwrap_err();
+
+    assert_eq!(failure.exit, Exit::GateFailed, "{failure}");
+    site.assert_settled("errors");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_without_traffic_is_inconclusive_and_rolled_back() {
+    let site = Site::new();
+    site.fake.world().traffic = 0;
+    let deploy = site.plan(Strategy::Canary).await;
+    let order = order(&deploy.id);
+
+    let failure = site.run(deploy, &order).await.unwrap().unwrap_err();
+
+    assert_eq!(failure.exit, Exit::Inconclusive, "{failure}");
+    site.assert_settled("no traffic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_never_gets_ready_gets_no_traffic() {
+    for strategy in [Strategy::BlueGreen, Strategy::Canary] {
+        let site = Site::new();
+        site.fake.world().unready.insert("app:new".to_owned());
+        let deploy = site.plan(strategy).await;
+        let order = order(&deploy.id);
+
+        let failure = site.run(deploy, &order).await.unwrap().unwrap_err();
+
+        assert_eq!(failure.exit, Exit::NeverReady, "{failure}");
+        assert!(failure.message.contains("/health/ready answers 503"), "{failure}");
+        let untouched = |slot: &crate::deploy::parts::Slot| slot.counters.requests == 0;
+        assert!(site.fake.world().slots.iter().filter(|slot| slot.name.starts_with("green")).all(untouched));
+        site.assert_settled("never ready");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deploy_is_undone_when_somebody_aborts_it() {
+    let site = Site::new();
+    site.state.wish(Wish::Abort).unwrap();
+    let deploy = site.plan(Strategy::BlueGreen).await;
+    let order = order(&deploy.id);
+
+    let failure = site.run(deploy, &order).await.unwrap().unwrap_err();
+
+    assert_eq!(failure.exit, Exit::Interrupted, "{failure}");
+    site.assert_settled("aborted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_replicas_are_stopped_when_their_time_is_over() {
+    let site = Site::new();
+    let deploy = site.plan(Strategy::BlueGreen).await;
+    let order = order(&deploy.id);
+    site.run(deploy, &order).await.unwrap().unwrap();
+    assert_eq!(site.fake.running().len(), 6, "the old ones are kept warm");
+    let mut deploy = site.state.deploy().unwrap().unwrap();
+    assert_eq!(deploy.phase, Phase::Done);
+    deploy.warm_until = Some(1);
+    site.state.save(&mut deploy).unwrap();
+
+    assert!(site.reconcile().await);
+
+    assert_eq!(site.fake.running().len(), 3);
+    assert_eq!(site.fake.world().containers.len(), 6, "stopped ones wait for a rollback");
+    site.assert_settled("after their time");
+}

@@ -1,0 +1,7 @@
+//! The state machine on fakes, and parsers on recorded text.
+
+mod fake;
+mod interleavings;
+mod parsers;
+mod plans;
+mod schemas;
