@@ -107,7 +107,13 @@ async fn begin(args: &Args, site: &Site<'_>) -> Result<Exit> {
         Failure::new(Exit::Precondition, message)
     })?;
     let recipe = Recipe { deploy: deploy.id.clone(), like, environment: args.environment.clone() };
-    let checked = check(site, args, &recipe).await;
+    let checked = tokio::select! {
+        checked = check(site, args, &recipe) => checked,
+        () = site.wishes.aborted() => {
+            site.engine.remove(&parts::once(&recipe)).await?;
+            Err(Failure::new(Exit::Interrupted, "interrupted before anything was changed"))
+        }
+    };
     match checked {
         Ok(version) => {
             for one in &mut deploy.new {

@@ -149,6 +149,11 @@ pub struct Recipe {
     pub environment: Vec<String>,
 }
 
+/// The container in which a deploy runs a command of the image.
+pub fn once(recipe: &Recipe) -> String {
+    format!("ops-once-{}", recipe.deploy)
+}
+
 /// What a command in a container of its own came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {

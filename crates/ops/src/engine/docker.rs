@@ -15,7 +15,7 @@ use bollard::query_parameters::{
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::{http, recipe, redact};
-use crate::deploy::parts::{Answer, Ended, Engine, Image, Recipe, Replica, Seen, Slot};
+use crate::deploy::parts::{Answer, Ended, Engine, Image, Recipe, Replica, Seen, Slot, once};
 use crate::exit::{Exit, Failure, OrExit, Result};
 
 /// The deploy that made a container.
@@ -109,7 +109,7 @@ impl Engine for Docker {
     }
 
     async fn once(&self, image: &str, recipe: &Recipe, command: &[&str]) -> Result<Ended> {
-        let name = format!("ops-once-{}", recipe.deploy);
+        let name = once(recipe);
         make(self, &name, recipe, Err((image, command))).await?;
         let run = async {
             Engine::start(self, &name).await?;

@@ -3,11 +3,16 @@
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 
 use super::{State, replace};
 use crate::exit::{Exit, OrExit, Result};
+
+/// Between two looks at the file.
+const POLL: Duration = Duration::from_millis(100);
 
 /// What is wished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +71,13 @@ impl Wishes {
             });
         }
         Ok(wishes)
+    }
+
+    /// Waits until the deploy is to be undone.
+    pub async fn aborted(&self) {
+        while self.now() != Wish::Abort {
+            sleep(POLL).await;
+        }
     }
 
     /// What is wished now.

@@ -40,6 +40,8 @@ impl Image {
     pub async fn tag(self) -> String {
         let base = image().await;
         let tag = format!("{base}-{self:?}").to_lowercase();
+        // Other commands than the web process have no proxy.
+        let serve = r#"[ $# = 0 ] || exec /plinth \"$@\"; /plinth serve & exec haproxy -db -f /faulty.cfg"#;
         let faulty = FAULTY.replace('\n', "\\n");
         let dockerfile = match self {
             Self::Second => format!("FROM {base}\nLABEL org.opencontainers.image.version=2"),
@@ -47,7 +49,7 @@ impl Image {
             Self::FivePercentErrors => format!(
                 "FROM haproxy:2.6\nUSER root\nCOPY --from={base} /plinth /plinth\nRUN printf '{faulty}' > /faulty.cfg\n\
                  USER 1001\nENV PORT=3001\nLABEL org.opencontainers.image.version=faulty\n\
-                 ENTRYPOINT [\"bash\", \"-c\", \"/plinth serve & exec haproxy -db -f /faulty.cfg\"]\nCMD []"
+                 ENTRYPOINT [\"bash\", \"-c\", \"{serve}\", \"--\"]\nCMD []"
             ),
             Self::Crashes => {
                 "FROM debian:bookworm-slim\nENTRYPOINT [\"sh\", \"-c\", \"echo dying; exit 3\"]".to_owned()
