@@ -14,6 +14,7 @@ use bollard::query_parameters::{
 };
 use futures_util::{StreamExt, TryStreamExt};
 
+use super::deaths::deaths;
 use super::{http, recipe, redact};
 use crate::deploy::parts::{Answer, Ended, Engine, Image, Recipe, Replica, Seen, Slot, once};
 use crate::exit::{Exit, Failure, OrExit, Result};
@@ -64,7 +65,15 @@ impl Engine for Docker {
         let mut seen = Vec::new();
         for (summary, slot) in all.iter().filter_map(|one| slot_of(one, slots).map(|slot| (one, slot))) {
             match self.inspect_container(summary.id.as_deref().unwrap_or_default(), None).await {
-                Ok(container) => seen.push(look(container, slot)),
+                Ok(container) => {
+                    let mut one = look(container, slot);
+                    if one.restarts > 0 {
+                        let ended = deaths(self, &one.name).await;
+                        let (code, oom) = ended.map_err(|error| refused(&error, Exit::Unreachable, doing))?;
+                        (one.exit_code, one.out_of_memory) = (code, one.out_of_memory || oom);
+                    }
+                    seen.push(one);
+                }
                 // Removed since it was listed.
                 Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
                 Err(error) => return Err(refused(&error, Exit::Unreachable, doing)),
