@@ -1,9 +1,16 @@
 //! What a hit costs, side by side with plain stores, in one run: `cargo bench -p tiered-cache`.
 //!
-//! Each line is the median and the best of many batches; batches of the candidates take turns, so that a noisy
-//! machine is noisy for all of them.
+//! Requests are for keys drawn from a Zipf distribution (exponent 0.99), in batches, the same for all. The candidates take
+//! turns, so that a noisy machine is noisy for all of them. Each does its batch twice: right after another candidate had
+//! the processor's caches (cold), and again at once (warm).
 
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and may fail")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a benchmark prints, and may fail"
+)]
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -11,14 +18,17 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rand_distr::Distribution as _;
 use tiered_cache::{
     Body, CacheKey, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Redis, RedisConfig, TieredCache,
 };
 
 const KEYS: u64 = 10_000;
 /// Short, so that a batch on a busy machine is seldom interrupted.
-const BATCH: u64 = 200;
-const ROUNDS: u64 = 4_000;
+const BATCH: usize = 200;
+const ROUNDS: usize = 4_000;
 
 async fn load(_: LoadCx) -> Result<LoadOutcome, LoadError> {
     let body = Body { bytes: Bytes::from(vec![b'x'; 1024]), etag: Bytes::from_static(b"W/\"v1\"") };
@@ -29,9 +39,17 @@ fn key(id: u64) -> CacheKey {
     CacheKey::builder("user").param("id", id).build()
 }
 
-/// Ids in an order that no prefetcher guesses.
-fn scattered(i: u64) -> u64 {
-    i.wrapping_mul(0x9e37_79b9_7f4a_7c15) % KEYS
+/// Does what other work of a process does to the processor's caches.
+fn evict(memory: &mut [u8]) {
+    memory.iter_mut().step_by(64).for_each(|byte| *byte = black_box(byte.wrapping_add(1)));
+}
+
+/// Ids as users ask for them: a few very often, most seldom.
+fn popular() -> Vec<u64> {
+    let zipf = rand_distr::Zipf::new(KEYS as f64, 0.99).unwrap();
+    let mut random = StdRng::seed_from_u64(1);
+    // The ranks are spread, so that popular keys aren't neighbours in memory.
+    (0..ROUNDS * BATCH).map(|_| (zipf.sample(&mut random) as u64).wrapping_mul(7_919) % KEYS).collect()
 }
 
 type Candidate = (&'static str, Box<dyn Fn(u64)>);
@@ -76,26 +94,32 @@ fn main() {
         ("quick_cache", Box::new(move |id| drop(black_box(quick.get(&id))))),
         ("RwLock<HashMap>", Box::new(move |id| drop(black_box(map.read().unwrap().get(&id).cloned())))),
     ];
+    let ids = popular();
+    let mut other = vec![0_u8; 2 << 20];
     // `cargo bench -p tiered-cache -- only <number> <hits>`: one candidate alone, for a profiler.
     let args: Vec<String> = std::env::args().skip_while(|arg| arg != "only").skip(1).take(2).collect();
     if let [candidate, hits] = &args[..] {
         let (name, run) = &candidates[candidate.parse::<usize>().unwrap()];
-        (0..hits.parse().unwrap()).for_each(|i| run(scattered(i)));
+        ids.iter().cycle().take(hits.parse().unwrap()).for_each(|&id| run(id));
         println!("{hits} hits: {name}");
         return;
     }
-    let mut times = vec![Vec::new(); candidates.len()];
-    for round in 0..ROUNDS {
+    let mut times = vec![[Vec::new(), Vec::new()]; candidates.len()];
+    for ids in ids.chunks(BATCH) {
         for ((_, run), times) in candidates.iter().zip(&mut times) {
-            let begun = Instant::now();
-            (0..BATCH).for_each(|i| run(scattered(round * BATCH + i)));
-            times.push(begun.elapsed().as_nanos() / u128::from(BATCH));
+            for pass in times {
+                let begun = Instant::now();
+                ids.iter().for_each(|&id| run(id));
+                pass.push(begun.elapsed().as_nanos() / BATCH as u128);
+            }
+            evict(&mut other);
         }
     }
-    println!("{:<40} {:>8} {:>8}", "hit", "p50 ns", "best ns");
-    for ((name, _), times) in candidates.iter().zip(&mut times) {
-        times.sort_unstable();
-        println!("{name:<40} {:>8} {:>8}", times[times.len() / 2], times[0]);
+    println!("{:<40} {:>10} {:>10} {:>10}", "hit, ns", "cold p50", "warm p50", "warm best");
+    for ((name, _), [cold, warm]) in candidates.iter().zip(&mut times) {
+        cold.sort_unstable();
+        warm.sort_unstable();
+        println!("{name:<40} {:>10} {:>10} {:>10}", cold[cold.len() / 2], warm[warm.len() / 2], warm[0]);
     }
     runtime.block_on(shared_tier());
 }

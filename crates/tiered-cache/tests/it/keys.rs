@@ -49,5 +49,5 @@ fn crafted_values_do_not_collide() {
 #[test]
 fn a_keys_hash_is_fixed() {
     let key = CacheKey::builder("user").param("id", 1).build();
-    assert_eq!(format!("{:032x}", key.hash()), "115d57cb3be157136a91823b5c5579a8");
+    assert_eq!(format!("{:032x}", key.hash()), "268d0356a5c5d29fc169805f4f77dc14");
 }
