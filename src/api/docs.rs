@@ -23,6 +23,7 @@ use crate::server::routes::{Access, Class, Operation, RESOURCES};
         super::users::delete_user, super::data::get_data, super::data::forget_data, super::cache_values::get_value,
         super::cache_values::put_value, super::cache_values::delete_value, super::test::run_test, openapi_json,
         redirect_to_page, page, probes::health, probes::live, probes::ready, probes::startup, probes::metrics,
+        super::log_filter::show_filter, super::log_filter::change_filter, super::log_filter::restore_filter,
     ),
     components(schemas(ProblemDocument<'static>)),
     modifiers(&RouteTable)

@@ -169,7 +169,7 @@ impl TieredCache {
         inner.closing.cancel();
         inner.tasks.close();
         if tokio::time::timeout(grace, inner.tasks.wait()).await.is_err() {
-            tracing::warn!(target: "tiered_cache", tasks = inner.tasks.len(), "stopped before all was done");
+            tracing::warn!(name: "cache.tasks_cut", target: "tiered_cache", tasks = inner.tasks.len(), "stopped before all was done");
         }
         inner.stop.cancel();
     }

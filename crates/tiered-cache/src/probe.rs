@@ -41,7 +41,8 @@ impl Inner {
                 tokio::time::sleep(DEGRADED).await;
                 let still = inner.l1_entry(&key, &policy, Instant::now());
                 if still.is_some_and(|entry| entry.version < now.version) {
-                    tracing::error!(target: "tiered_cache", cache = policy.cache, "an old value is still served");
+                    let cache = policy.cache;
+                    tracing::error!(name: "cache.stale_found", target: "tiered_cache", cache, "an old value is served");
                     result = "violation";
                 }
             }

@@ -27,6 +27,8 @@ pub struct Recorded {
     pub attributes: BTreeMap<String, String>,
     /// Name and attributes of each.
     pub events: Vec<(String, BTreeMap<String, String>)>,
+    /// Ids of the spans that it links to.
+    pub links: Vec<String>,
     pub resource: BTreeMap<String, String>,
 }
 
@@ -127,6 +129,7 @@ impl Spans {
                     status: span.status.map_or(0, |status| status.code),
                     attributes: texts(&span.attributes),
                     events: events.collect(),
+                    links: span.links.iter().map(|link| hex(&link.span_id)).collect(),
                     resource: resource.clone(),
                 });
             }

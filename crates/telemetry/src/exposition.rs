@@ -1,6 +1,8 @@
 //! OpenMetrics as the library writes it, and the older plain text for scrapers that don't ask for it.
 
+/// The media type of OpenMetrics.
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The media type of the older text.
 pub const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Plain text has no units, no exemplars and no end mark, and names a counter's type with its `_total`.

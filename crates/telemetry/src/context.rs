@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use actix_web::http::header::HeaderMap;
 use opentelemetry::trace::{SpanContext, SpanId, TraceId};
 use rand::RngExt;
 
-use crate::config::Sampler;
+use crate::settings::Sampler;
 
 tokio::task_local! {
     static CURRENT: Arc<RequestContext>;
@@ -15,12 +14,15 @@ tokio::task_local! {
 /// Ids and facts of one request, known to everything that runs for it.
 #[derive(Debug)]
 pub struct RequestContext {
+    /// The caller's, else drawn.
     pub trace_id: TraceId,
     /// Id of the root span; drawn also when nothing is recorded, so that log lines can be told apart.
     pub span_id: SpanId,
     /// The caller's `X-Request-Id` when it is well formed, else a drawn one.
     pub request_id: String,
+    /// Whether spans are recorded.
     pub sampled: bool,
+    /// The template that matched, once it is known.
     pub route: OnceLock<&'static str>,
     /// What the cache said, once it was asked.
     pub cache: OnceLock<&'static str>,
@@ -61,12 +63,11 @@ impl Sampler {
 }
 
 /// The caller's request id when it can't harm a log or a header, else a drawn one.
-pub fn request_id(headers: &HeaderMap) -> String {
+pub fn request_id(given: Option<&str>) -> String {
     let well_formed = |id: &&str| {
         (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
-    let given = headers.get("x-request-id").and_then(|value| value.to_str().ok()).filter(well_formed);
-    given.map_or_else(random_id, str::to_owned)
+    given.filter(well_formed).map_or_else(random_id, str::to_owned)
 }
 
 /// 128 random bits, as ids are written.

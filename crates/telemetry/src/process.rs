@@ -24,7 +24,13 @@ impl Collector for ProcessCollector {
         let runtime = self.0.metrics();
         gauge(e, "tokio_workers", "Threads of the background runtime.", None, runtime.num_workers())?;
         gauge(e, "tokio_live_tasks", "Tasks of the background runtime.", None, runtime.num_alive_tasks())?;
-        gauge(e, "tokio_global_queue_depth", "Tasks that wait for a thread.", None, runtime.global_queue_depth())?;
+        gauge(
+            e,
+            "tokio_global_queue_depth",
+            "Tasks of the background runtime that wait for a thread.",
+            None,
+            runtime.global_queue_depth(),
+        )?;
         let Some(process) = read() else { return Ok(()) };
         let cpu =
             e.encode_descriptor("process_cpu", "Processor time used.", Some(&Unit::Seconds), MetricType::Counter)?;
@@ -72,6 +78,7 @@ fn read() -> Option<Process> {
     })
 }
 
+/// Resident memory of this process.
 pub fn resident_bytes() -> Option<u64> {
     Some(number("/proc/self/status", "VmRSS:")? * 1024)
 }

@@ -8,10 +8,12 @@ use std::sync::{Mutex, PoisonError};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::process::gauge;
+use crate::process::gauge;
 
+/// What "the last minute" is made of.
 pub const SECONDS: usize = 60;
 
+/// Counts answers, and those that were errors.
 #[derive(Debug, Default)]
 pub struct ErrorRate {
     answers: AtomicU64,
@@ -21,6 +23,7 @@ pub struct ErrorRate {
 }
 
 impl ErrorRate {
+    /// Counts an answer.
     pub fn record(&self, is_error: bool) {
         self.answers.fetch_add(1, Ordering::Relaxed);
         self.errors.fetch_add(u64::from(is_error), Ordering::Relaxed);
@@ -52,6 +55,12 @@ impl ErrorRate {
 
 impl Collector for ErrorRate {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        gauge(&mut encoder, "http_error_rate", "Percent of errors over the last minute.", None, self.percent())
+        gauge(
+            &mut encoder,
+            "http_error_rate",
+            "Percent of answers of 400 and above in the last minute.",
+            None,
+            self.percent(),
+        )
     }
 }

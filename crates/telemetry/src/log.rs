@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::context::RequestContext;
-use crate::config::LogFormat;
+use crate::context::RequestContext;
+use crate::settings::LogFormat;
 
 /// More than this waiting means that stdout is stuck; then lines are dropped and counted.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -17,6 +17,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// How long a line may wait for company, so that load costs one system call for many lines.
 const BATCH: Duration = Duration::from_millis(5);
 
+/// Where lines are handed over; cheap to clone.
 #[derive(Clone)]
 pub struct LogWriter {
     shared: Arc<Shared>,
@@ -39,6 +40,7 @@ struct State {
 }
 
 impl LogWriter {
+    /// Starts the thread that writes to `out`.
     pub fn start(format: LogFormat, out: impl Write + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (drained, dropped) = (Arc::clone(&shared), Counter::default());
@@ -47,6 +49,7 @@ impl LogWriter {
         Ok(Self { shared, format, dropped })
     }
 
+    /// A line that begins with the time.
     pub fn line(&self, level: tracing::Level, target: &str) -> Line {
         Line::new(self.format, level, target)
     }
@@ -123,6 +126,7 @@ pub struct Line {
 }
 
 impl Line {
+    /// A line that begins with the time.
     pub fn new(format: LogFormat, level: tracing::Level, target: &str) -> Self {
         let now = humantime::format_rfc3339_micros(SystemTime::now());
         let mut line = Self { format, bytes: Vec::with_capacity(512) };
@@ -144,6 +148,7 @@ impl Line {
         }
     }
 
+    /// Adds a text, escaped.
     pub fn text(&mut self, key: &str, value: &str) {
         self.key(key);
         match self.format {
@@ -179,6 +184,7 @@ impl Line {
         let _ = self.bytes.write_fmt(text);
     }
 
+    /// The line's bytes, its end included.
     pub fn finish(mut self) -> Vec<u8> {
         self.bytes.extend_from_slice(if self.format == LogFormat::Json { b"}\n" } else { b"\n" });
         self.bytes

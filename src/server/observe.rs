@@ -5,38 +5,68 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse};
 use futures_util::FutureExt;
-use opentelemetry::trace::{SpanContext, SpanId, TraceId};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{SpanContext, TraceId};
 use prometheus_client::metrics::counter::Counter;
 use rand::RngExt;
+use telemetry::Telemetry;
+use telemetry::context::{RequestContext, request_id};
+use telemetry::traces::{self, Late};
 use tracing::{Instrument, Level, Span};
 
-use super::context::{RequestContext, request_id};
-use super::metrics::{self, Durations};
-use super::{Telemetry, traces};
+use super::client::Clients;
+use super::problem::{self, Problem};
+use crate::app::App;
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::server::client::Clients;
-use crate::server::problem::{self, Problem};
+use crate::metrics::{self, Durations, Metrics};
+
+/// Where spans that begin a trace are told from the others.
+const ROOT: &str = concat!(env!("CARGO_PKG_NAME"), "::root");
+
+/// The root span of a sampled request.
+fn root(request: &ServiceRequest, client: &str) -> Span {
+    let method = known_method(request.method());
+    tracing::info_span!(
+        target: ROOT,
+        "request",
+        otel.name = method,
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        error.type = tracing::field::Empty,
+        http.request.method = method,
+        http.route = tracing::field::Empty,
+        http.response.status_code = tracing::field::Empty,
+        url.path = request.path(),
+        url.scheme = "http",
+        client.address = client,
+        user_agent.original = request.headers().get("user-agent").and_then(|value| value.to_str().ok()),
+    )
+}
 
 /// Route label of requests that no route matched.
 pub const UNMATCHED: &str = "unmatched";
 /// What nginx made customary for a client that went away before its answer.
 const CLIENT_CLOSED: u16 = 499;
+/// Requests that take longer have a span in any case.
+const SLOW: Duration = Duration::from_secs(1);
 const X_RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time");
+const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What one worker needs to observe its requests.
 pub struct Observer {
     telemetry: Telemetry,
+    metrics: Metrics,
     lifecycle: Lifecycle,
     clients: Clients,
     handles: RefCell<HashMap<Series, Handles>>,
@@ -54,13 +84,16 @@ struct Handles {
 }
 
 impl Observer {
-    pub fn new(telemetry: Telemetry, lifecycle: Lifecycle, clients: Clients) -> Self {
-        Self { telemetry, lifecycle, clients, handles: RefCell::default() }
+    /// Also watches the lag of the worker that it is made on.
+    pub fn new(app: &App, clients: Clients) -> Self {
+        actix_web::rt::spawn(app.metrics.clone().watch_lag("worker"));
+        let (telemetry, metrics, lifecycle) = (app.telemetry.clone(), app.metrics.clone(), app.lifecycle.clone());
+        Self { telemetry, metrics, lifecycle, clients, handles: RefCell::default() }
     }
 
     fn handles(&self, series: Series) -> Handles {
         let (method, route, status) = series;
-        let metrics = &self.telemetry.metrics;
+        let metrics = &self.metrics;
         let (method_label, route_label) = (("http_request_method", method), ("http_route", route));
         let class = ("class", if status < 500 { "4xx" } else { "5xx" });
         let resolve = || Handles {
@@ -88,7 +121,7 @@ pub async fn observe<B: MessageBody + 'static>(
         Ok(Ok(answer)) => Ok(flight.finish(answer.map_into_boxed_body())),
         Ok(Err(error)) => Err(flight.finish_error(&error)),
         Err(_) => {
-            observer.telemetry.metrics.panics.inc();
+            observer.metrics.panics.inc();
             let problem =
                 Problem::new(problem::INTERNAL, "The request could not be answered.").because("a panic, logged apart");
             Err(flight.finish_error(&problem.into()))
@@ -100,6 +133,7 @@ pub async fn observe<B: MessageBody + 'static>(
 struct Flight<'a> {
     observer: &'a Observer,
     context: Arc<RequestContext>,
+    parent: Option<SpanContext>,
     span: Span,
     started: Instant,
     method: &'static str,
@@ -115,25 +149,28 @@ impl<'a> Flight<'a> {
         let started = Instant::now();
         let headers = request.headers();
         let probe = is_probe(request.path());
-        let parent = traces::parent(headers);
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let parent = traces::parent(header);
         let drawn = || TraceId::from(rand::rng().random::<u128>().max(1));
         let trace_id = parent.as_ref().map_or_else(drawn, SpanContext::trace_id);
         let sampled = !probe && observer.telemetry.samples(parent.as_ref(), trace_id);
         let client = observer.clients.address(request);
         let (span, span_id) = if sampled {
-            traces::root(request, parent, trace_id, &client)
+            let span = root(request, &client);
+            let span_id = traces::begin(&span, parent.as_ref(), trace_id);
+            (span, span_id)
         } else {
-            (Span::none(), SpanId::from(rand::rng().random::<u64>()))
+            (Span::none(), traces::random_span_id())
         };
         if !probe {
-            observer.telemetry.metrics.in_flight.inc();
+            observer.metrics.in_flight.inc();
         }
         Self {
             observer,
             context: Arc::new(RequestContext {
                 trace_id,
                 span_id,
-                request_id: request_id(headers),
+                request_id: request_id(header("x-request-id")),
                 sampled,
                 route: OnceLock::new(),
                 cache: OnceLock::new(),
@@ -144,7 +181,8 @@ impl<'a> Flight<'a> {
             path: request.path().to_owned(),
             client,
             probe,
-            user_agent: headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned),
+            user_agent: header("user-agent").map(str::to_owned),
+            parent,
             finished: false,
         }
     }
@@ -182,7 +220,9 @@ impl<'a> Flight<'a> {
             answer.head_mut().set_connection_type(ConnectionType::Close);
         }
         let time = format!("{:.2}ms", self.started.elapsed().as_secs_f64() * 1000.0);
-        for (name, text) in [(X_RESPONSE_TIME, &time), (X_REQUEST_ID, &self.context.request_id)] {
+        let trace = traces::traceresponse(&self.context);
+        let request_id = &self.context.request_id;
+        for (name, text) in [(X_RESPONSE_TIME, &time), (X_REQUEST_ID, request_id), (TRACERESPONSE, &trace)] {
             if let Ok(value) = HeaderValue::from_str(text) {
                 answer.headers_mut().insert(name, value);
             }
@@ -202,17 +242,36 @@ impl<'a> Flight<'a> {
             errors.inc();
         }
         if !self.probe {
-            self.observer.telemetry.metrics.error_rate.record(status >= 400);
-            self.observer.telemetry.metrics.in_flight.dec();
+            self.observer.metrics.error_rate.record(status >= 400);
+            self.observer.metrics.in_flight.dec();
         }
-        self.complete_span(route, status);
+        if self.context.sampled {
+            self.complete_span(route, status);
+        } else if !self.probe && (status >= 500 || took >= SLOW) {
+            self.observer.telemetry.record_late(|| self.late(route, status, took));
+        }
         self.log(route, status, took.as_secs_f64() * 1000.0, internal);
     }
 
-    fn complete_span(&self, route: &str, status: u16) {
-        if self.span.is_disabled() {
-            return;
+    /// Errors and slow requests have a span in any case, made afterwards, so that the others pay nothing for it.
+    fn late(&self, route: &str, status: u16, took: Duration) -> Late<'_> {
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", self.method),
+            KeyValue::new("http.response.status_code", i64::from(status)),
+            KeyValue::new("url.path", self.path.clone()),
+            KeyValue::new("client.address", self.client.clone()),
+        ];
+        if route != UNMATCHED {
+            attributes.push(KeyValue::new("http.route", route.to_owned()));
         }
+        let (name, failed) = (format!("{} {route}", self.method), status >= 500);
+        if failed {
+            attributes.push(KeyValue::new("error.type", status.to_string()));
+        }
+        Late { context: &self.context, parent: self.parent.as_ref(), name, took, failed, attributes }
+    }
+
+    fn complete_span(&self, route: &str, status: u16) {
         if route == UNMATCHED {
             traces::rename(&self.span, self.method.to_owned());
         } else {
@@ -232,7 +291,7 @@ impl<'a> Flight<'a> {
         // A probe's 503 is an answer, not a failure; what it tells has a line of its own.
         let level = if status >= 500 && !self.probe { Level::ERROR } else { Level::INFO };
         let well = self.probe && status < 400;
-        if well || !self.observer.telemetry.logs("access", level) {
+        if well || !self.observer.telemetry.levels.allow("access", &level) {
             return;
         }
         let log = &self.observer.telemetry.log;

@@ -1,25 +1,34 @@
 //! `tracing` events and panics as log lines.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Filter, Layer};
 
-use super::context::RequestContext;
-use super::log::{Line, LogWriter};
+use crate::catalog::Catalog;
+use crate::context::RequestContext;
+use crate::levels::Levels;
+use crate::log::{Line, LogWriter};
+
+/// How `tracing` calls an event that was given no name.
+const UNNAMED: &str = "event ";
 
 /// Writes each event as a line with the ids of the request that it happened in.
-pub struct EventLayer(pub LogWriter);
+pub(crate) struct EventLayer(pub(crate) LogWriter);
 
 impl<S: Subscriber> Layer<S> for EventLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         let mut line = self.0.line(*metadata.level(), metadata.target());
         event.record(&mut Fields(&mut line));
+        if !metadata.name().starts_with(UNNAMED) {
+            line.text("event.name", metadata.name());
+        }
         if let Some(context) = RequestContext::current() {
             line.context(&context);
         }
@@ -50,12 +59,16 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// Events as the level says, and no span: only then does the registry know that a span without a trace isn't needed.
-pub struct EventFilter(pub Targets);
+/// Declared events as the level says, and no span: only then does the registry know that a span without a trace isn't
+/// needed.
+pub(crate) struct EventFilter {
+    pub(crate) levels: Arc<Levels>,
+    pub(crate) catalog: &'static Catalog,
+}
 
 impl EventFilter {
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && self.0.would_enable(metadata.target(), metadata.level())
+        metadata.is_event() && self.levels.allow(metadata.target(), metadata.level()) && self.catalog.admits(metadata)
     }
 }
 
@@ -67,12 +80,12 @@ impl<S> Filter<S> for EventFilter {
         if self.wants(metadata) { Interest::always() } else { Interest::never() }
     }
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        self.0.iter().map(|(_, level)| level).chain(self.0.default_level()).max()
+        self.levels.max()
     }
 }
 
 /// Panics become lines like everything else, and are on disk before the process may end of them.
-pub fn log_panics(writer: LogWriter) {
+pub(crate) fn log_panics(writer: LogWriter) {
     std::panic::set_hook(Box::new(move |panic| {
         let mut line = writer.line(tracing::Level::ERROR, "panic");
         line.message(panic.payload_as_str().unwrap_or("a panic without a text"));
