@@ -57,14 +57,21 @@ impl Collector {
 
     /// By HTTP, at `/v1/traces` alone.
     pub fn http() -> Self {
+        Self::serving(|| web::post().to(receive))
+    }
+
+    /// By HTTP, taking nothing.
+    pub fn answering(status: u16) -> Self {
+        let status = actix_web::http::StatusCode::from_u16(status).unwrap();
+        Self::serving(move || web::post().to(move || std::future::ready(HttpResponse::new(status))))
+    }
+
+    fn serving(route: impl Fn() -> actix_web::Route + Send + Clone + 'static) -> Self {
         let spans = Spans::default();
         let data = web::Data::new(spans.clone());
         let server = actix_web::HttpServer::new(move || {
             let body_limit = web::PayloadConfig::new(64 << 20);
-            actix_web::App::new()
-                .app_data(data.clone())
-                .app_data(body_limit)
-                .route("/v1/traces", web::post().to(receive))
+            actix_web::App::new().app_data(data.clone()).app_data(body_limit).route("/v1/traces", route())
         })
         .workers(1)
         .disable_signals()
