@@ -8,17 +8,17 @@ use tokio::runtime::Handle;
 
 use crate::support::{Source, key, metric, policy, until};
 
-fn connect(url: String) -> Redis {
+pub fn connect(url: String) -> Redis {
     Redis::new(RedisConfig::new(url), Handle::current()).unwrap()
 }
 
-async fn cache(url: String) -> TieredCache {
+pub async fn cache(url: String) -> TieredCache {
     let cache = TieredCache::builder().redis(connect(url)).build().unwrap();
     until(|| cache.health().fence_open).await;
     cache
 }
 
-async fn get(cache: &TieredCache, source: &Source) -> tiered_cache::Hit {
+pub async fn get(cache: &TieredCache, source: &Source) -> tiered_cache::Hit {
     read(cache, source, 1).await.unwrap()
 }
 
@@ -27,12 +27,12 @@ async fn read(cache: &TieredCache, source: &Source, id: u64) -> Result<tiered_ca
     cache.get_or_load(&key(id), &policy(), Read::Bounded, |cx| source.load(cx)).await
 }
 
-async fn put(cache: &TieredCache, source: &Source) -> u64 {
+pub async fn put(cache: &TieredCache, source: &Source) -> u64 {
     let source = source.clone();
     cache.write(vec![key(1)], Write::Strict, |cx| source.commit(cx)).await.unwrap()
 }
 
-async fn raw<T: redis::FromRedisValue>(server: &devkit::Redis, cmd: &[&str]) -> T {
+pub async fn raw<T: redis::FromRedisValue>(server: &devkit::Redis, cmd: &[&str]) -> T {
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let mut all = redis::cmd(cmd[0]);
