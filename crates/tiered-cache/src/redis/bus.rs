@@ -47,7 +47,6 @@ struct Position {
 }
 
 /// The state of the log in Redis: id of the data set, sequence and stream id of its end.
-const END: [&str; 3] = ["id", "sequence", "last"];
 type End = (Option<u64>, Option<u64>, Option<String>);
 
 impl RedisBus {
@@ -81,7 +80,7 @@ impl RedisBus {
             Some(position) => {
                 let sent_at = Instant::now();
                 let mut both = redis::pipe();
-                both.cmd("HMGET").arg(&self.keys[1]).arg(&END);
+                both.cmd("HMGET").arg(&self.keys[1]).arg(&["id", "sequence", "last"]);
                 let read = both.cmd("XREAD");
                 if !std::mem::take(&mut position.joined) {
                     read.arg("BLOCK").arg(BLOCK_MS);

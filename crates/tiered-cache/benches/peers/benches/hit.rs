@@ -1,16 +1,9 @@
-//! What a hit costs, side by side with plain stores, in one run: `cargo bench -p tiered-cache`.
+//! What a hit in process memory costs here and in other caches, side by side in one run:
+//! `cargo bench --manifest-path crates/tiered-cache/benches/peers/Cargo.toml`.
 //!
 //! Requests are for keys drawn from a Zipf distribution (exponent 0.99), in batches, the same for all. The candidates take
 //! turns, so that a noisy machine is noisy for all of them. Each does its batch twice: right after another candidate had
 //! the processor's caches (cold), and again at once (warm).
-
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a benchmark prints, and may fail"
-)]
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -18,12 +11,11 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use multi_tier_cache::{CacheStrategy, CacheSystemBuilder, MokaCache, MokaCacheConfig, TierConfig};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand_distr::Distribution as _;
-use tiered_cache::{
-    Body, CacheKey, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Redis, RedisConfig, TieredCache,
-};
+use tiered_cache::{Body, CacheKey, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, TieredCache};
 
 const KEYS: u64 = 10_000;
 /// Short, so that a batch on a busy machine is seldom interrupted.
@@ -65,16 +57,22 @@ fn main() {
         .build();
     let quick = quick_cache::sync::Cache::<u64, Arc<Bytes>>::new(20_000);
     let map = RwLock::new(HashMap::<u64, Arc<Bytes>>::new());
+    let memory = MokaCacheConfig { max_capacity: KEYS * 2, ..MokaCacheConfig::default() };
+    let memory = Arc::new(MokaCache::new(memory).unwrap());
+    let builder = CacheSystemBuilder::new().with_tier(memory, TierConfig::as_l1());
+    let multi = Arc::clone(runtime.block_on(builder.build()).unwrap().cache_manager());
     for id in 0..KEYS {
         runtime.block_on(cache.get_or_load(&key(id), &policy, Read::Bounded, load)).unwrap();
         moka.insert(id, Arc::clone(&value));
         quick.insert(id, Arc::clone(&value));
         map.write().unwrap().insert(id, Arc::clone(&value));
+        let strategy = CacheStrategy::Custom(Duration::from_secs(300));
+        runtime.block_on(multi.set_with_strategy(&format!("user:{id}"), Bytes::clone(&value), strategy)).unwrap();
     }
 
     let (whole, looked) = (cache.clone(), cache.clone());
     let (whole_policy, looked_policy) = (policy.clone(), policy.clone());
-    let handle = runtime.handle().clone();
+    let (handle, multi_handle) = (runtime.handle().clone(), runtime.handle().clone());
     let built: Vec<CacheKey> = (0..KEYS).map(key).collect();
     let at = |id: u64| usize::try_from(id).unwrap();
     let candidates: Vec<Candidate> = vec![
@@ -90,13 +88,20 @@ fn main() {
                 drop(black_box(hit));
             }),
         ),
+        (
+            "multi-tier-cache 0.6.9 get",
+            Box::new(move |id| {
+                let hit = multi_handle.block_on(multi.get(&format!("user:{id}")));
+                drop(black_box(hit.unwrap().expect("a hit")));
+            }),
+        ),
         ("moka with a lifetime", Box::new(move |id| drop(black_box(moka.get(&id))))),
         ("quick_cache", Box::new(move |id| drop(black_box(quick.get(&id))))),
         ("RwLock<HashMap>", Box::new(move |id| drop(black_box(map.read().unwrap().get(&id).cloned())))),
     ];
     let ids = popular();
     let mut other = vec![0_u8; 2 << 20];
-    // `cargo bench -p tiered-cache -- only <number> <hits>`: one candidate alone, for a profiler.
+    // `-- only <number> <hits>`: one candidate alone, for a profiler.
     let args: Vec<String> = std::env::args().skip_while(|arg| arg != "only").skip(1).take(2).collect();
     if let [candidate, hits] = &args[..] {
         let (name, run) = &candidates[candidate.parse::<usize>().unwrap()];
@@ -121,39 +126,4 @@ fn main() {
         warm.sort_unstable();
         println!("{name:<40} {:>10} {:>10} {:>10}", cold[cold.len() / 2], warm[warm.len() / 2], warm[0]);
     }
-    runtime.block_on(shared_tier());
-}
-
-/// A hit in Redis through the whole cache, against a bare GET.
-async fn shared_tier() {
-    let Ok(server) = devkit::Redis::start().await else {
-        println!("no Redis on this machine: L2 is not measured");
-        return;
-    };
-    let config = RedisConfig { timeout: Duration::from_secs(2), ..RedisConfig::new(server.url()) };
-    let redis = Redis::new(config, tokio::runtime::Handle::current()).unwrap();
-    // No L1: every hit comes from Redis.
-    let cache = TieredCache::builder().redis(redis.clone()).l1(0).probe_every(0).build().unwrap();
-    while !cache.health().fence_open {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let policy = Policy::new("user");
-    cache.get_or_load(&key(1), &policy, Read::Bounded, load).await.unwrap();
-    let mut set = redis::cmd("SET");
-    redis.query::<()>(set.arg("plain").arg(vec![b'x'; 1024])).await.unwrap();
-    let mut get = redis::cmd("GET");
-    get.arg("plain");
-    let (mut tiered, mut bare) = (Vec::new(), Vec::new());
-    for _ in 0..5_000 {
-        let begun = Instant::now();
-        black_box(cache.get_or_load(&key(1), &policy, Read::Bounded, load).await.unwrap());
-        tiered.push(begun.elapsed());
-        let begun = Instant::now();
-        black_box(redis.query::<Vec<u8>>(&get).await.unwrap());
-        bare.push(begun.elapsed());
-    }
-    tiered.sort_unstable();
-    bare.sort_unstable();
-    let (tiered, bare) = (tiered[tiered.len() / 2], bare[bare.len() / 2]);
-    println!("L2 hit p50 {tiered:?}, bare GET p50 {bare:?}");
 }
