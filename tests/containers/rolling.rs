@@ -109,8 +109,10 @@ async fn killing_a_replica_costs_only_the_writes_that_it_was_working_on() {
     let report = load.stop().await;
     println!("killed: {report}");
 
-    let of_writes = |(kind, method): &(Failure, &str)| *method == "POST" && *kind == Failure::Status(502);
-    assert!(report.failed.keys().all(of_writes), "{report}");
+    // On a connection that was kept, HAProxy says it by ending that; otherwise by 502.
+    let expected =
+        |(kind, method): &(Failure, &str)| *method == "POST" && matches!(kind, Failure::Closed | Failure::Status(502));
+    assert!(report.failed.keys().all(expected), "{report}");
     // A client has one request under way at a time, and half of the 32 clients are with the other replica.
     assert!(report.failures() <= 16, "{report}");
 }

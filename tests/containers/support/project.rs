@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::docker::{Cleanup, succeeded, unique};
+use super::docker::{Cleanup, finished, succeeded, unique};
 use super::image;
 
 /// Everything of `compose.yaml` up to health, on a machine that is busy with other tests.
@@ -43,16 +43,30 @@ impl Project {
     /// All services up and healthy.
     pub async fn up(settings: &[(&str, &str)]) -> Self {
         let project = Self::new(settings).await;
-        project.compose(&["up", "--wait", "--no-build"]).await;
+        project.start().await;
         project
+    }
+
+    /// Brings up what isn't, with the settings as they are now.
+    pub async fn start(&self) {
+        let up = finished(&mut self.command(&["up", "--wait", "--no-build"]), UP).await;
+        if !up.status.success() {
+            let logs = self.compose(&["logs", "--no-color", "--tail=10"]).await;
+            panic!("{}\n{logs}", String::from_utf8_lossy(&up.stderr));
+        }
     }
 
     /// `docker compose` in this project; what it wrote to stdout.
     pub async fn compose(&self, args: &[&str]) -> String {
+        succeeded(&mut self.command(args), UP).await
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command.args(["compose", "--progress", "quiet", "--project-name", &self.name]).args(args);
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
-        succeeded(command.current_dir(env!("CARGO_MANIFEST_DIR")), UP).await
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        command
     }
 
     /// Where the balancer is published.
