@@ -3,7 +3,9 @@
 use devkit::wait_until;
 use serde_json::{Value, json};
 
-use crate::support::{COMMIT, CREATED, Cleanup, Container, LIMIT, VERSION, build, docker, image, output, unique};
+use crate::support::{
+    COMMIT, CREATED, Cleanup, Container, LIMIT, VERSION, build, client, docker, image, output, unique,
+};
 
 /// How the image is meant to be run.
 const HARDENED: [&str; 7] = [
@@ -92,9 +94,9 @@ async fn a_hardened_container_serves_and_can_write_nowhere_but_in_tmp() {
     let (database, service) = serving(&HARDENED).await;
 
     let url = format!("http://{}", database.address(3000).await);
-    let health: Value = reqwest::get(format!("{url}/health")).await.unwrap().json().await.unwrap();
+    let health: Value = client().get(format!("{url}/health")).send().await.unwrap().json().await.unwrap();
     assert_eq!((&health["status"], &health["version"]), (&json!("healthy"), &json!(VERSION)));
-    assert_eq!(reqwest::get(format!("{url}/api/test")).await.unwrap().status(), 200);
+    assert_eq!(client().get(format!("{url}/api/test")).send().await.unwrap().status(), 200);
     // Its files as the same user sees them, from a container that has a shell.
     let process = format!("--pid=container:{}", service.name);
     let look = async |script: &str| {

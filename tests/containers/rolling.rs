@@ -5,7 +5,7 @@ use std::time::Duration;
 use devkit::load::Failure;
 use devkit::wait_until;
 
-use crate::support::{Container, LIMIT, Project, docker, mixed_load, wait_for_more};
+use crate::support::{Container, LIMIT, Project, client, docker, mixed_load, wait_for_more};
 
 /// What `/api/data` takes here: longer than a replica takes to leave the balancer.
 const SLOW: (&str, &str) = ("DATA_COMPUTE_TIME", "2s");
@@ -22,7 +22,7 @@ impl Jaeger {
         let publish = ["--network-alias=jaeger", "--publish=127.0.0.1::16686", "jaegertracing/jaeger:2.13.0"];
         let jaeger = Self(Container::run(&[&[network.as_str()], &publish[..]].concat()).await);
         let url = jaeger.query("services").await;
-        let up = async || reqwest::get(&url).await.is_ok_and(|answer| answer.status() == 200);
+        let up = async || client().get(&url).send().await.is_ok_and(|answer| answer.status() == 200);
         wait_until("Jaeger is up", LIMIT, up).await.unwrap();
         jaeger
     }
@@ -33,7 +33,7 @@ impl Jaeger {
 
     /// How many of these traces have no span of a request here.
     async fn missing(&self, mut traces: Vec<u128>) -> usize {
-        let client = reqwest::Client::new();
+        let client = client();
         let url = self.query("traces").await;
         let found = async |trace: &u128| {
             let answer = client.get(format!("{url}/{trace:032x}")).send().await.unwrap();

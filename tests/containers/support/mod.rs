@@ -12,5 +12,12 @@ pub use traffic::{mixed_load, wait_for_more};
 
 use std::time::Duration;
 
+/// A client for plain HTTP.
+pub fn client() -> reqwest::Client {
+    // Fails only when another test was faster.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
+
 /// Generous: it bounds what hangs, and measures nothing.
 pub const LIMIT: Duration = Duration::from_secs(120);
