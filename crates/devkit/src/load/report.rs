@@ -35,7 +35,7 @@ pub struct Report {
     pub good: BTreeMap<u16, u64>,
     /// Failed requests by method.
     pub failed: BTreeMap<(Failure, &'static str), u64>,
-    /// What is to be known of the first hundred that failed at each client.
+    /// What is to be known of the first hundred that failed.
     pub lost: Vec<String>,
     /// Trace ids of requests that were sampled and answered well.
     pub traces: Vec<u128>,
@@ -76,14 +76,6 @@ impl Report {
                 }
             }
         }
-    }
-
-    pub(super) fn plus(mut self, other: Self) -> Self {
-        other.good.into_iter().for_each(|(status, count)| *self.good.entry(status).or_default() += count);
-        other.failed.into_iter().for_each(|(kind, count)| *self.failed.entry(kind).or_default() += count);
-        self.lost.extend(other.lost);
-        self.traces.extend(other.traces);
-        Self { slowest: self.slowest.max(other.slowest), ..self }
     }
 }
 
