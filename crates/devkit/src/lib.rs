@@ -14,6 +14,7 @@ mod folder;
 mod given;
 mod guard;
 mod janitor;
+pub mod load;
 mod port;
 mod postgres;
 mod process;

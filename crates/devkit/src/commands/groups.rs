@@ -11,7 +11,12 @@ pub(super) struct Group {
     install: &'static str,
 }
 
-pub(super) const GROUPS: [Group; 2] = [
+pub(super) const GROUPS: [Group; 3] = [
+    Group {
+        name: "docker",
+        programs: &["docker"],
+        install: "https://docs.docker.com/engine/install/ (with compose and buildx)",
+    },
     Group {
         name: "jaeger",
         programs: &["jaeger"],

@@ -3,6 +3,7 @@
 mod consistency;
 mod groups;
 mod install;
+mod nightly;
 mod sample;
 mod service;
 mod signals;
@@ -40,6 +41,11 @@ enum Command {
         /// Passed on: --for 60s, --faults all, --seed 7.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
+    },
+    /// Run the tests that take too long for every change, and show what they measured.
+    Nightly {
+        /// Only tests whose name contains one of these.
+        filter: Vec<String>,
     },
     /// Start servers and wait to be killed; devkit's own tests kill it.
     #[command(hide = true)]
@@ -84,6 +90,7 @@ pub fn main() -> ExitCode {
             Command::Up(up) => up::run(up.port, up.release, up.yes || yes()).await,
             Command::Test(test) => test::run(test.all, test.yes || yes(), &test.args).await,
             Command::Consistency { args } => consistency::run(&args).await,
+            Command::Nightly { filter } => nightly::run(yes(), &filter).await,
             Command::Hold { redis } => hold(redis).await,
         }
     };
