@@ -13,7 +13,17 @@ pub fn connect(url: String) -> Redis {
 }
 
 pub async fn cache(url: String) -> TieredCache {
-    let cache = TieredCache::builder().redis(connect(url)).build().unwrap();
+    ready(connect(url)).await
+}
+
+/// On a busy machine an operation may take longer than 100 ms, and then a replica loads by itself.
+async fn patient_cache(url: String) -> TieredCache {
+    let config = RedisConfig { timeout: Duration::from_secs(10), ..RedisConfig::new(url) };
+    ready(Redis::new(config, Handle::current()).unwrap()).await
+}
+
+async fn ready(redis: Redis) -> TieredCache {
+    let cache = TieredCache::builder().redis(redis).build().unwrap();
     until(|| cache.health().fence_open).await;
     cache
 }
@@ -43,7 +53,7 @@ pub async fn raw<T: redis::FromRedisValue>(server: &devkit::Redis, cmd: &[&str])
 async fn a_value_goes_through_all_tiers_and_a_write_removes_it_from_all() {
     let server = devkit::Redis::start().await.unwrap();
     let source = Source::new();
-    let (a, b) = (cache(server.url()).await, cache(server.url()).await);
+    let (a, b) = (patient_cache(server.url()).await, patient_cache(server.url()).await);
 
     let loaded = get(&a, &source).await;
     assert_eq!((loaded.tier, loaded.stored), (Tier::Source, true));
@@ -65,7 +75,7 @@ async fn a_value_goes_through_all_tiers_and_a_write_removes_it_from_all() {
 async fn redis_refuses_a_value_read_before_a_write() {
     let server = devkit::Redis::start().await.unwrap();
     let source = Source::new();
-    let (a, b) = (cache(server.url()).await, cache(server.url()).await);
+    let (a, b) = (patient_cache(server.url()).await, patient_cache(server.url()).await);
     source.shut();
     let reader = {
         let (a, source) = (a.clone(), source.clone());
@@ -87,7 +97,8 @@ async fn a_thousand_readers_on_three_replicas_cause_one_load_with_redis_between_
     let server = devkit::Redis::start().await.unwrap();
     let source = Source::new();
     source.slow(Duration::from_millis(300));
-    let replicas = [cache(server.url()).await, cache(server.url()).await, cache(server.url()).await];
+    let replica = || patient_cache(server.url());
+    let replicas = [replica().await, replica().await, replica().await];
     let readers: Vec<_> = (0..1_000)
         .map(|i| {
             let (cache, source) = (replicas[i % 3].clone(), source.clone());
@@ -105,7 +116,7 @@ async fn a_thousand_readers_on_three_replicas_cause_one_load_with_redis_between_
 async fn redis_keeps_blocks_apart_and_refuses_older_versions() {
     let server = devkit::Redis::start().await.unwrap();
     let source = Source::new();
-    let (a, b) = (cache(server.url()).await, cache(server.url()).await);
+    let (a, b) = (patient_cache(server.url()).await, patient_cache(server.url()).await);
     let unknown = a
         .write(vec![key(1)], Write::Strict, |cx| async move {
             cx.committing();
@@ -154,7 +165,7 @@ async fn a_cut_connection_is_made_again_and_the_bus_replayed() {
 async fn flushing_trimming_and_restarting_redis_are_noticed() {
     let server = devkit::Redis::start().await.unwrap();
     let source = Source::new();
-    let (a, b) = (cache(server.url()).await, cache(server.url()).await);
+    let (a, b) = (patient_cache(server.url()).await, patient_cache(server.url()).await);
     put(&a, &source).await;
     get(&b, &source).await;
     let seen = |reason: &str| metric(&b, &format!(r#"cache_bus_gap_total{{reason="{reason}"}}"#));
