@@ -74,7 +74,13 @@ async fn each_failure_has_its_name_and_nothing_is_sent_again() {
         let report = three(true, move |_, stream| answer(stream, bytes, true)).await;
         assert_eq!(counts(&report), [(failure, 3)]);
     }
-    let report = three(true, |_, stream| stream.set_zero_linger().unwrap()).await;
+    let reset = |_, stream: TcpStream| {
+        tokio::spawn(async move {
+            stream.readable().await.unwrap();
+            stream.set_zero_linger().unwrap();
+        });
+    };
+    let report = three(true, reset).await;
     assert_eq!(counts(&report), [(Failure::Reset, 3)]);
     let report = three(true, |_, stream| std::mem::forget(stream)).await;
     assert_eq!(counts(&report), [(Failure::Timeout, 3)]);
