@@ -56,6 +56,8 @@ async fn the_image_is_small_and_has_nothing_to_start_but_the_service() {
         .lines()
         .filter(|line| line.starts_with("-") && line[..10].contains('x') && !line.contains(".so"))
         .map(|line| line.rsplit(' ').next().unwrap())
+        // What Docker puts there, and a script of Debian's that nothing here could run.
+        .filter(|path| !["etc/", "dev/", ".dockerenv"].iter().any(|other| path.starts_with(other)))
         .collect();
     assert_eq!(programs, ["plinth"]);
     let shell = output(&["run", "--rm", "--entrypoint=/bin/sh", image().await]).await;
@@ -102,7 +104,7 @@ async fn a_hardened_container_serves_and_can_write_nowhere_but_in_tmp() {
     // Its files as the same user sees them, from a container that has a shell.
     let process = format!("--pid=container:{}", service.name);
     let look = async |script: &str| {
-        let root = "root=/proc/$(pgrep -x plinth)/root; cd $root/ && ";
+        let root = "cd /proc/1/root/ && ";
         let script = format!("{root}{script}");
         let run = ["run", "--rm", &process, "--user=1001:1001", "--cap-drop=ALL", "--entrypoint=sh"];
         docker(&[&run[..], &["postgres:15-bookworm", "-c", &script]].concat()).await
