@@ -109,7 +109,7 @@ async fn a_hardened_container_serves_and_can_write_nowhere_but_in_tmp() {
         let run = ["run", "--rm", &process, "--user=1001:1001", "--cap-drop=ALL", "--entrypoint=sh"];
         docker(&[&run[..], &["postgres:15-bookworm", "-c", &script]].concat()).await
     };
-    assert_eq!(look("find . -xdev -writable").await, "");
+    assert_eq!(look("find . -xdev -writable 2>/dev/null || true").await, "./tmp");
     assert_eq!(look("touch tmp/x && ls tmp").await, "x");
     assert_eq!(look("touch x 2>/dev/null || echo refused").await, "refused");
 }
