@@ -77,7 +77,7 @@ async fn roll(rounds: u32, requests: u64) {
     let report = load.stop().await;
     println!("{rounds} rounds: {report}");
 
-    assert_eq!(report.failures(), 0, "{report}");
+    assert_eq!(report.failures(), 0, "{report}\n{}", project.compose(&["logs", "--tail=50", "balancer"]).await);
     let sampled = report.traces.len();
     let lost = jaeger.missing(report.traces).await;
     println!("{lost} of {sampled} sampled requests have no trace");

@@ -117,7 +117,9 @@ async fn work(traffic: Traffic, mut client: Client, shared: Arc<Shared>) {
         let ask = (traffic.asks)(number);
         let (at, start) = (shared.start.elapsed(), Instant::now());
         let outcome = timeout(traffic.limit, client.send(&ask, &parent)).await.unwrap_or(Err(Failure::Timeout));
-        shared.report().add(&ask, outcome, at, start.elapsed(), sampled.then_some(trace));
+        let took = start.elapsed();
+        let note = || format!("at {at:.2?}, after {took:.2?} {}", client.said);
+        shared.report().add(&ask, outcome, took, sampled.then_some(trace), note);
         tokio::time::sleep(traffic.pause).await;
     }
 }

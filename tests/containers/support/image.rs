@@ -14,6 +14,7 @@ pub const CREATED: &str = "2026-01-02T03:04:05Z";
 const BUILD: Duration = Duration::from_secs(40 * 60);
 
 /// The image of this checkout with the build arguments above, built once per run; or that which `IMAGE` names.
+#[expect(clippy::disallowed_methods, reason = "the tests' own setting")]
 pub async fn image() -> &'static str {
     static IMAGE: OnceCell<String> = OnceCell::const_new();
     let find = async || match std::env::var("IMAGE") {

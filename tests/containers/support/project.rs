@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::process::Command;
+use tokio::sync::{RwLock, RwLockReadGuard};
 
 use super::docker::{Cleanup, finished, succeeded, unique};
 use super::image;
@@ -9,11 +10,16 @@ use super::image;
 /// Everything of `compose.yaml` up to health, on a machine that is busy with other tests.
 const UP: Duration = Duration::from_secs(300);
 
+/// Held by whoever needs Docker's name service as it is; leaving a swarm empties it for every running container, so that
+/// only who holds this alone may do it.
+pub static NAMES: RwLock<()> = RwLock::const_new(());
+
 /// The system of `compose.yaml` under a name and with a network of its own.
 pub struct Project {
     pub name: String,
     settings: Vec<(String, String)>,
     _cleanup: Cleanup,
+    _names: RwLockReadGuard<'static, ()>,
 }
 
 impl Project {
@@ -31,7 +37,7 @@ impl Project {
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         // By labels, so that no file is needed: the checkout may be gone by then.
         let cleanup = Cleanup::new(&format!("docker compose --project-name {name} down --volumes --timeout 1"));
-        Self { name, settings: all, _cleanup: cleanup }
+        Self { name, settings: all, _cleanup: cleanup, _names: NAMES.read().await }
     }
 
     /// Changes a setting; the next `up` makes the containers that it concerns anew.

@@ -19,11 +19,13 @@ pub(super) struct Client {
     to: SocketAddr,
     keep: bool,
     connection: Option<SendRequest<Channel<Bytes>>>,
+    /// The body of the last answer that wasn't good.
+    pub(super) said: String,
 }
 
 impl Client {
     pub(super) fn new(to: SocketAddr, keep: bool) -> Self {
-        Self { to, keep, connection: None }
+        Self { to, keep, connection: None, said: String::new() }
     }
 
     /// The status of a complete answer.
@@ -46,9 +48,13 @@ impl Client {
         let mut connection = if let Some(open) = kept { open } else { connect(self.to).await? };
         let answer = connection.send_request(request).await.map_err(|error| kind(&error, Failure::Closed))?;
         let status = answer.status().as_u16();
-        answer.into_body().collect().await.map_err(|error| kind(&error, Failure::Cut))?;
+        let body = answer.into_body().collect().await.map_err(|error| kind(&error, Failure::Cut))?.to_bytes();
         self.connection = self.keep.then_some(connection);
-        if status < 400 { Ok(status) } else { Err(Failure::Status(status)) }
+        if status < 400 {
+            return Ok(status);
+        }
+        self.said = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
+        Err(Failure::Status(status))
     }
 }
 

@@ -58,9 +58,9 @@ impl Report {
         &mut self,
         ask: &Ask,
         outcome: Result<u16, Failure>,
-        at: Duration,
         took: Duration,
         trace: Option<u128>,
+        note: impl Fn() -> String,
     ) {
         self.slowest = self.slowest.max(took);
         match outcome {
@@ -72,7 +72,7 @@ impl Report {
                 *self.failed.entry((failure, ask.method)).or_default() += 1;
                 if self.lost.len() < 100 {
                     let (method, path) = (ask.method, &ask.path);
-                    self.lost.push(format!("{failure:?}: {method} {path} at {at:.2?}, after {took:.2?}"));
+                    self.lost.push(format!("{failure:?}: {method} {path} {}", note()));
                 }
             }
         }

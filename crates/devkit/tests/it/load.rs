@@ -10,12 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// Three requests, one after the other, to a server that answers the nth connection so.
-async fn three(kept: bool, behave: impl Fn(usize, TcpStream) + Send + 'static) -> Report {
+async fn three(kept: bool, behave: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> Report {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = listener.local_addr().unwrap();
     tokio::spawn(async move {
         for number in 0.. {
-            behave(number, listener.accept().await.unwrap().0);
+            let (stream, _) = listener.accept().await.unwrap();
+            behave(number, stream);
         }
     });
     ask(to, kept).await
@@ -73,7 +74,13 @@ async fn each_failure_has_its_name_and_nothing_is_sent_again() {
         let report = three(true, move |_, stream| answer(stream, bytes, true)).await;
         assert_eq!(counts(&report), [(failure, 3)]);
     }
-    let report = three(true, |_, stream| stream.set_zero_linger().unwrap()).await;
+    let reset = |_, stream: TcpStream| {
+        tokio::spawn(async move {
+            stream.readable().await.unwrap();
+            stream.set_zero_linger().unwrap();
+        });
+    };
+    let report = three(true, reset).await;
     assert_eq!(counts(&report), [(Failure::Reset, 3)]);
     let report = three(true, |_, stream| std::mem::forget(stream)).await;
     assert_eq!(counts(&report), [(Failure::Timeout, 3)]);
