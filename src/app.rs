@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
+use telemetry::Telemetry;
 use tiered_cache::{Policy, Redis, RedisConfig, TieredCache};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
@@ -12,11 +13,11 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::{CacheConfig, Config};
 use crate::health::{Checker, Health};
 use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::connect::connect;
 use crate::store::error::hopeless;
 use crate::store::migrations::{self, Schema};
-use crate::telemetry::Telemetry;
 
 /// How long the start waits for Redis before it goes on without.
 const REDIS_WAIT: Duration = Duration::from_secs(2);
@@ -32,6 +33,7 @@ pub struct App {
     pub health: Health,
     pub lifecycle: Lifecycle,
     pub telemetry: Telemetry,
+    pub metrics: Metrics,
     /// What `/metrics` shows.
     pub registry: Registry,
 }
@@ -66,8 +68,9 @@ pub struct Refused(pub String);
 
 impl App {
     /// Puts the parts together; connects to nothing yet.
-    pub fn assemble(config: Config, telemetry: Telemetry, mut registry: Registry) -> anyhow::Result<Self> {
-        let runtime = Handle::current();
+    pub fn assemble(config: Config, telemetry: Telemetry) -> anyhow::Result<Self> {
+        let (runtime, health, mut registry) = (Handle::current(), Health::default(), Registry::default());
+        let metrics = Metrics::new(&mut registry, &telemetry, &health);
         let cache = &config.cache;
         let redis = cache.redis_url.clone().map(|url| RedisConfig {
             url,
@@ -76,7 +79,7 @@ impl App {
             timeout: cache.redis_timeout,
         });
         let redis = redis.map(|redis| Redis::new(redis, runtime.clone())).transpose().context("Redis")?;
-        let store = Store::new(&config.database, patience(&config), telemetry.metrics.clone())?;
+        let store = Store::new(&config.database, patience(&config), metrics.clone())?;
         // Some connections stay for writes and lists, whatever is being loaded.
         let loads = (config.database.pool_max * 7 / 10).max(1);
         let mut tiers = TieredCache::builder()
@@ -99,9 +102,10 @@ impl App {
             policies: Policies::new(&config),
             cache: tiers,
             redis,
-            health: Health::default(),
+            health,
             lifecycle: Lifecycle::default(),
             telemetry,
+            metrics,
             registry,
             config,
         })
@@ -117,13 +121,14 @@ impl App {
         };
         let first_report = self.health.next_report();
         self.lifecycle.background("health", checker.run());
-        let (store, error_rate) = (self.store.clone(), Arc::clone(&self.telemetry.metrics.error_rate));
+        let (store, error_rate) = (self.store.clone(), Arc::clone(&self.metrics.error_rate));
         self.lifecycle.background("pool", async move {
             loop {
                 store.maintain().await;
                 sleep(SECOND).await;
             }
         });
+        self.lifecycle.background("lag", self.metrics.clone().watch_lag("background"));
         self.lifecycle.background("error_rate", async move {
             loop {
                 sleep(SECOND).await;
@@ -153,7 +158,10 @@ impl App {
                 Err(error) if let Some(what) = hopeless(&error) => {
                     return Err(Refused(format!("The database can't be used ({error:#}): check {what}.")));
                 }
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "waiting for the database"),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(name: "start.waits_for_database", error, "waiting for the database");
+                }
             }
             sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
             pause = (pause * 2).min(Duration::from_secs(2));
@@ -178,7 +186,7 @@ impl App {
             }
         };
         if timeout(REDIS_WAIT, answers).await.is_err() {
-            tracing::warn!("Redis does not answer; starting without it");
+            tracing::warn!(name: "start.without_redis", "Redis does not answer; starting without it");
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use reqwest::header::{HeaderName, HeaderValue};
+use telemetry::settings::{ExportConfig, LogFormat, Sampler, TelemetryConfig};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use self::reader::{ConfigError, Reader, Values, duration, list, parsed, size};
@@ -78,39 +79,6 @@ pub struct ProcessConfig {
     pub memory_limit: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    #[default]
-    Json,
-    Pretty,
-}
-
-#[derive(Clone)]
-pub struct TelemetryConfig {
-    pub log_level: Targets,
-    pub log_format: LogFormat,
-    pub service_name: String,
-    pub resource: Vec<(String, String)>,
-    pub export: Option<ExportConfig>,
-    pub sampler: Sampler,
-}
-
-/// Where spans go.
-#[derive(Clone)]
-pub struct ExportConfig {
-    pub endpoint: String,
-    pub grpc: bool,
-    pub headers: Vec<(String, String)>,
-    pub timeout: Duration,
-}
-
-/// OpenTelemetry's samplers that need no server.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampler {
-    pub parent_based: bool,
-    pub ratio: f64,
-}
-
 impl Config {
     pub fn read(values: &Values) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(values);
@@ -119,7 +87,7 @@ impl Config {
             database: DatabaseConfig::read(&mut reader),
             cache: CacheConfig::read(&mut reader),
             process: ProcessConfig::read(&mut reader),
-            telemetry: TelemetryConfig::read(&mut reader),
+            telemetry: telemetry(&mut reader),
         };
         reader.finish(config)
     }
@@ -206,61 +174,57 @@ impl ProcessConfig {
     }
 }
 
-impl TelemetryConfig {
-    fn read(r: &mut Reader<'_>) -> Self {
-        Self {
-            log_level: r.setting("LOG_LEVEL", log_level),
-            log_format: r.setting("LOG_FORMAT", either(["json", "pretty"], [LogFormat::Json, LogFormat::Pretty])),
-            service_name: service_name(r),
-            resource: r.setting("OTEL_RESOURCE_ATTRIBUTES", list(pair)),
-            export: ExportConfig::read(r),
-            sampler: Sampler::read(r),
-        }
+fn telemetry(r: &mut Reader<'_>) -> TelemetryConfig {
+    TelemetryConfig {
+        log_level: r.setting("LOG_LEVEL", log_level),
+        log_format: r.setting("LOG_FORMAT", either(["json", "pretty"], [LogFormat::Json, LogFormat::Pretty])),
+        service_name: service_name(r),
+        version: crate::VERSION,
+        resource: r.setting("OTEL_RESOURCE_ATTRIBUTES", list(pair)),
+        export: export(r),
+        sampler: sampler(r),
     }
 }
 
-impl ExportConfig {
-    fn read(r: &mut Reader<'_>) -> Option<Self> {
-        let boolean = |text: &str| parsed("true or false")(&text.to_ascii_lowercase());
-        let disabled: bool = r.setting("OTEL_SDK_DISABLED", boolean);
-        let none = r.setting("OTEL_TRACES_EXPORTER", either(["otlp", "none"], [false, true]));
-        let protocol = either(["http/protobuf", "grpc"], [false, true]);
-        let grpc = r.optional("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &protocol);
-        let grpc = grpc.unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_PROTOCOL", &protocol));
-        let whole = r.optional("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector);
-        let path = if grpc { "" } else { "/v1/traces" };
-        let base = |text: &str| Ok(format!("{}{path}", collector(text)?.trim_end_matches('/')));
-        let base = r.optional("OTEL_EXPORTER_OTLP_ENDPOINT", base);
-        let headers = r.setting("OTEL_EXPORTER_OTLP_HEADERS", list(header));
-        let timeout = r.optional("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", milliseconds);
-        let timeout = timeout.unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_TIMEOUT", milliseconds));
-        let endpoint = whole.or(base).filter(|_| !disabled && !none)?;
-        Some(Self { endpoint, grpc, headers, timeout })
-    }
+fn export(r: &mut Reader<'_>) -> Option<ExportConfig> {
+    let boolean = |text: &str| parsed("true or false")(&text.to_ascii_lowercase());
+    let disabled: bool = r.setting("OTEL_SDK_DISABLED", boolean);
+    let none = r.setting("OTEL_TRACES_EXPORTER", either(["otlp", "none"], [false, true]));
+    let protocol = either(["http/protobuf", "grpc"], [false, true]);
+    let grpc = r.optional("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &protocol);
+    let grpc = grpc.unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_PROTOCOL", &protocol));
+    let whole = r.optional("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector);
+    let path = if grpc { "" } else { "/v1/traces" };
+    let base = |text: &str| Ok(format!("{}{path}", collector(text)?.trim_end_matches('/')));
+    let base = r.optional("OTEL_EXPORTER_OTLP_ENDPOINT", base);
+    let headers = r.setting("OTEL_EXPORTER_OTLP_HEADERS", list(header));
+    let timeout = r.optional("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", milliseconds);
+    let timeout = timeout.unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_TIMEOUT", milliseconds));
+    let endpoint = whole.or(base).filter(|_| !disabled && !none)?;
+    let queue = r.setting("OTEL_BSP_MAX_QUEUE_SIZE", positive);
+    Some(ExportConfig { endpoint, grpc, headers, timeout, queue })
 }
 
-impl Sampler {
-    fn read(r: &mut Reader<'_>) -> Self {
-        let share = r.setting("OTEL_TRACES_SAMPLER_ARG", |text| match text.parse::<f64>() {
-            Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-            _ => Err("is not a share from 0 to 1".to_owned()),
-        });
-        let (parent_based, ratio) = r.setting("OTEL_TRACES_SAMPLER", |text| {
-            let root = text.strip_prefix("parentbased_");
-            let ratio = match root.unwrap_or(text) {
-                "always_on" => 1.0,
-                "always_off" => 0.0,
-                "traceidratio" => share,
-                _ => return Err("is not a known sampler".to_owned()),
-            };
-            Ok((root.is_some(), ratio))
-        });
-        Self { parent_based, ratio }
-    }
+fn sampler(r: &mut Reader<'_>) -> Sampler {
+    let share = r.setting("OTEL_TRACES_SAMPLER_ARG", |text| match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("is not a share from 0 to 1".to_owned()),
+    });
+    let (parent_based, ratio) = r.setting("OTEL_TRACES_SAMPLER", |text| {
+        let root = text.strip_prefix("parentbased_");
+        let ratio = match root.unwrap_or(text) {
+            "always_on" => 1.0,
+            "always_off" => 0.0,
+            "traceidratio" => share,
+            _ => return Err("is not a known sampler".to_owned()),
+        };
+        Ok((root.is_some(), ratio))
+    });
+    Sampler { parent_based, ratio }
 }
 
 /// At `info`, actix-server would say at each start and stop what our own lines say, too.
-fn log_level(text: &str) -> Result<Targets, String> {
+pub fn log_level(text: &str) -> Result<Targets, String> {
     let levels: Targets = parsed("a level or a list of target=level")(text)?;
     let plain = levels.default_level() == Some(LevelFilter::INFO) && !text.contains("actix_server");
     Ok(if plain { levels.with_target("actix_server", LevelFilter::WARN) } else { levels })

@@ -63,7 +63,7 @@ impl Report {
 }
 
 /// The latest report; cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Health {
     report: Arc<watch::Sender<Report>>,
     memory_high: Arc<AtomicBool>,
@@ -98,13 +98,15 @@ impl Health {
     fn publish(&self, report: Report) {
         let high = report.memory.is_high(self.memory_high());
         if self.memory_high.swap(high, Ordering::Relaxed) != high {
-            tracing::warn!(high, percent = report.memory.percent().unwrap_or_default(), "memory against its limit");
+            let percent = report.memory.percent().unwrap_or_default();
+            tracing::warn!(name: "health.memory", high, percent, "memory against its limit");
         }
         let before = self.report.send_replace(report);
         let now = self.report.borrow();
         for (what, before, now) in [("database", before.database, &now.database), ("redis", before.redis, &now.redis)] {
             if before != *now {
-                tracing::info!(service = what, before = before.text(), now = now.text(), "health changed");
+                let (service, before, now) = (what, before.text(), now.text());
+                tracing::info!(name: "health.changed", service, before, now, "health changed");
             }
         }
     }

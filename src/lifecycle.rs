@@ -46,7 +46,7 @@ impl Lifecycle {
             *phase != before
         });
         if moved {
-            tracing::info!(phase = ?to, "lifecycle");
+            tracing::info!(name: "lifecycle.phase", phase = ?to, "lifecycle");
         }
     }
 
@@ -57,7 +57,7 @@ impl Lifecycle {
         let task = tokio::spawn(async move { stop.run_until_cancelled(task).await.is_none() });
         self.tasks.spawn(async move {
             if !matches!(task.await, Ok(true)) && life.phase() < Phase::Stopping {
-                tracing::error!(task = name, "a background task ended; the process stops");
+                tracing::error!(name: "lifecycle.task_died", task = name, "a background task ended; the process stops");
                 died.cancel();
             }
         });
@@ -77,7 +77,7 @@ impl Lifecycle {
         self.stop.cancel();
         self.tasks.close();
         if timeout_at(deadline, self.tasks.wait()).await.is_err() {
-            tracing::warn!("background tasks did not end in time");
+            tracing::warn!(name: "lifecycle.tasks_cut", "background tasks did not end in time");
         }
     }
 }

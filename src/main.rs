@@ -2,13 +2,14 @@
 
 mod api;
 mod app;
+mod catalog;
 mod cli;
 mod config;
 mod health;
 mod lifecycle;
+mod metrics;
 mod server;
 mod store;
-mod telemetry;
 #[cfg(test)]
 #[path = "../tests/unit/mod.rs"]
 mod unit;
@@ -24,9 +25,8 @@ use crate::lifecycle::Signals;
 use crate::server::{Outcome, Service};
 use crate::store::connect::connect;
 use crate::store::migrations::{self, Schema};
-use crate::telemetry::Telemetry;
 use anyhow::Context;
-use prometheus_client::registry::Registry;
+use telemetry::Telemetry;
 
 /// The image's, else the package's.
 pub const VERSION: &str = match option_env!("VERSION") {
@@ -84,12 +84,11 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let signals = Signals::listen().context("can't listen for signals")?;
-    let mut registry = Registry::default();
-    let telemetry = Telemetry::start(&config.telemetry, &mut registry)?;
-    let outcome = match App::assemble(config, telemetry.clone(), registry).and_then(Service::build) {
+    let telemetry = Telemetry::start(&config.telemetry, &catalog::CATALOG)?;
+    let outcome = match App::assemble(config, telemetry.clone()).and_then(Service::build) {
         Ok(service) => service.run(signals).await,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!(name: "start.failed", "{error:#}");
             Outcome::Failed
         }
     };

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod limits;
+pub mod observe;
 pub mod problem;
 pub mod routes;
 
@@ -17,10 +18,10 @@ use anyhow::Context;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use self::limits::Limits;
+use self::observe::{Observer, observe};
 use self::routes::Class;
 use crate::app::{App, Refused};
 use crate::lifecycle::{Phase, Signals};
-use crate::telemetry::observe::{Observer, observe};
 
 /// Longer than balancers keep idle connections, so that it is they who close them.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -71,11 +72,11 @@ impl Service {
         for server in [Some(api), management].into_iter().flatten() {
             app.lifecycle.background("server", async { drop(server.await) });
         }
-        tracing::info!(%address, port = address.port(), "listening");
+        tracing::info!(name: "server.listening", %address, port = address.port(), "listening");
 
         let asked = tokio::select! {
             started = app.start() => started.err().map(|Refused(why)| {
-                tracing::error!("{why}");
+                tracing::error!(name: "start.refused", "{why}");
                 Outcome::Refused
             }),
             () = signals.next() => Some(Outcome::Clean),
@@ -98,7 +99,7 @@ impl Service {
                 if finished && !app.lifecycle.failed() { Outcome::Clean } else { Outcome::Failed }
             }
             () = signals.next() => {
-                tracing::warn!("a second signal: stopping at once");
+                tracing::warn!(name: "server.hurried", "a second signal: stopping at once");
                 app.lifecycle.advance(Phase::Stopping);
                 servers.stop_now().await;
                 Outcome::Hurried
@@ -135,7 +136,7 @@ async fn drain(app: &App, servers: &Handles) -> bool {
     app.lifecycle.advance(Phase::Stopping);
     let finished = timeout_at(deadline, servers.api.stop(true)).await.is_ok();
     if !finished {
-        tracing::warn!("requests did not end in time");
+        tracing::warn!(name: "server.requests_cut", "requests did not end in time");
     }
     app.stop(deadline).await;
     // Last of the servers, so that probes were answered throughout.
@@ -157,7 +158,7 @@ fn listen(
     let (app, limits, body_limit) = (app.clone(), Arc::clone(limits), http.body_limit);
     let page = web::Data::new(crate::api::docs::page_config());
     let server = HttpServer::new(move || {
-        let observer = Rc::new(Observer::new(app.telemetry.clone(), app.lifecycle.clone(), limits.clients.clone()));
+        let observer = Rc::new(Observer::new(&app, limits.clients.clone()));
         actix_web::App::new()
             .app_data(app.clone())
             .app_data(page.clone())

@@ -25,7 +25,7 @@ use tracing::Instrument;
 
 use self::error::{Remedy, StoreError, chain, remedy};
 use crate::config::DatabaseConfig;
-use crate::telemetry::metrics::{Metrics, count};
+use crate::metrics::{Metrics, count};
 
 /// How often a transaction that lost a race is tried.
 const ATTEMPTS: u32 = 3;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use actix_web::HttpResponse;
-use actix_web::http::header::{CACHE_CONTROL, LOCATION};
+use actix_web::http::header::{CACHE_CONTROL, ContentEncoding, LOCATION};
 use actix_web::web::{Bytes, Data, Path};
 use utoipa::openapi::path::Operation as Documented;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -23,6 +23,7 @@ use crate::server::routes::{Access, Class, Operation, RESOURCES};
         super::users::delete_user, super::data::get_data, super::data::forget_data, super::cache_values::get_value,
         super::cache_values::put_value, super::cache_values::delete_value, super::test::run_test, openapi_json,
         redirect_to_page, page, probes::health, probes::live, probes::ready, probes::startup, probes::metrics,
+        super::log_filter::show_filter, super::log_filter::change_filter, super::log_filter::restore_filter,
     ),
     components(schemas(ProblemDocument<'static>)),
     modifiers(&RouteTable)
@@ -114,8 +115,8 @@ pub async fn page(file: Path<String>, config: Data<Config<'static>>) -> Result<H
     let broken = |error| Problem::new(problem::INTERNAL, "The page can't be made.").because(error);
     let found = utoipa_swagger_ui::serve(&file, Arc::clone(&config.into_inner())).map_err(broken)?;
     let found = found.ok_or_else(|| Problem::not_found("There is no such file."))?;
-    Ok(HttpResponse::Ok()
-        .insert_header((CACHE_CONTROL, "private, max-age=3600"))
-        .content_type(found.content_type)
-        .body(found.bytes.into_owned()))
+    let mut answer = HttpResponse::Ok();
+    found.gzpipped.then(|| answer.insert_header(ContentEncoding::Gzip));
+    answer.insert_header((CACHE_CONTROL, "private, max-age=3600")).content_type(found.content_type);
+    Ok(answer.body(found.bytes.into_owned()))
 }

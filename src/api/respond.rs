@@ -10,7 +10,7 @@ use tiered_cache::{CacheError, Hit, Read, Tier, WriteError};
 
 use crate::server::problem::{self, Problem};
 use crate::store::error::StoreError;
-use crate::telemetry::context::RequestContext;
+use telemetry::context::RequestContext;
 
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Clients may keep answers but must ask whether they still hold.

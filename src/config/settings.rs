@@ -114,6 +114,7 @@ pub const GROUPS: &[Group] = &[
             otel("OTEL_TRACES_SAMPLER_ARG", "1.0", "0.1", "Share for the traceidratio samplers, 0 to 1."),
             otel("OTEL_TRACES_EXPORTER", "otlp", "none", "otlp or none."),
             otel("OTEL_SDK_DISABLED", "false", "true", "true: no spans at all."),
+            otel("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "2048", "Spans that wait for the collector at most; more are dropped and counted."),
             otel("OTEL_SERVICE_NAME", "plinth", "orders", "service.name, also Postgres' application_name; wins over service.name in OTEL_RESOURCE_ATTRIBUTES."),
             otel("OTEL_RESOURCE_ATTRIBUTES", "", "deployment.environment.name=prod", "Further resource attributes, key=value with commas."),
         ],

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::telemetry::process;
+use telemetry::process;
 
 /// Above this share of the limit the process takes itself out of the balancer…
 const HIGH_PERCENT: f64 = 90.0;

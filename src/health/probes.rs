@@ -4,13 +4,14 @@ use actix_web::http::header::{ACCEPT, CACHE_CONTROL};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::json;
+use telemetry::exposition;
 use tiered_cache::Redis;
 use utoipa::ToSchema;
 
 use crate::app::App;
+use crate::catalog::CATALOG;
 use crate::lifecycle::Phase;
 use crate::server::problem::{self, Problem};
-use crate::telemetry::exposition;
 
 /// Why an instance takes no traffic, or that it does.
 #[derive(Serialize, ToSchema)]
@@ -107,6 +108,7 @@ pub async fn metrics(app: web::Data<App>, request: HttpRequest) -> Result<HttpRe
     let mut text = String::with_capacity(64 * 1024);
     prometheus_client::encoding::text::encode(&mut text, &app.registry)
         .map_err(|error| Problem::new(problem::INTERNAL, "The metrics can't be written.").because(error))?;
+    let text = CATALOG.admitted(&text);
     let accepts = |value: &str| value.contains("application/openmetrics-text");
     let wants_openmetrics = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(accepts);
     Ok(if wants_openmetrics {

@@ -19,7 +19,7 @@ use super::problem::{self, Problem};
 use super::routes::{Access, Class, Resource};
 use crate::config::{HttpConfig, RateLimit};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::telemetry::context::RequestContext;
+use telemetry::context::RequestContext;
 
 /// Clients remembered at once; beyond that the least active ones start with a full allowance again.
 const CLIENTS: u64 = 100_000;
@@ -87,7 +87,13 @@ pub async fn admit<B: MessageBody + 'static>(
         // Set once per request, here.
         let _ = context.route.set(resource.path);
     }
+    let method = request.method().as_str();
+    let token =
+        resource.operations.iter().any(|operation| operation.method == method && operation.access == Access::Token);
     if resource.class == Class::Management {
+        if token {
+            limits.check_token(request.headers())?;
+        }
         return next.call(request).await;
     }
     if limits.lifecycle.phase() == Phase::Starting {
@@ -96,8 +102,7 @@ pub async fn admit<B: MessageBody + 'static>(
     }
     limits.check_rate(&request)?;
     let _place = limits.enter()?;
-    let method = request.method().as_str();
-    if resource.operations.iter().any(|operation| operation.method == method && operation.access == Access::Token) {
+    if token {
         limits.check_token(request.headers())?;
     }
     match tokio::time::timeout(limits.timeout, next.call(request)).await {

@@ -12,7 +12,7 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::telemetry::context::RequestContext;
+use telemetry::context::RequestContext;
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 

@@ -9,10 +9,10 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpResponse, Route, guard};
 
 use super::limits::{Limits, admit};
+use super::observe::UNMATCHED;
 use super::problem::{self, Kind, Problem};
-use crate::api::{cache_values, data, docs, test, users};
+use crate::api::{cache_values, data, docs, log_filter, test, users};
 use crate::health::probes;
-use crate::telemetry::observe::UNMATCHED;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -71,6 +71,7 @@ const LIST: &[Kind] = &[problem::BAD_REQUEST, problem::UNAVAILABLE];
 const CREATE: &[Kind] = &[BODY[0], BODY[1], BODY[2], problem::CONFLICT, problem::INVALID, problem::UNAVAILABLE];
 const UPDATE: &[Kind] =
     &[BODY[0], BODY[1], BODY[2], problem::NOT_FOUND, problem::CONFLICT, problem::INVALID, problem::UNAVAILABLE];
+const FILTER: &[Kind] = &[BODY[0], BODY[1], BODY[2], problem::INVALID];
 const STORE: &[Kind] = &[BODY[0], BODY[1], BODY[2], problem::UNAVAILABLE];
 
 /// All resources of the service.
@@ -109,6 +110,14 @@ pub static RESOURCES: &[Resource] = &[
     management("/health/ready", &[open("GET", &[], || web::to(probes::ready))]),
     management("/health/startup", &[open("GET", &[], || web::to(probes::startup))]),
     management("/metrics", &[open("GET", &[], || web::to(probes::metrics))]),
+    management(
+        "/log-filter",
+        &[
+            open("GET", &[], || web::to(log_filter::show_filter)),
+            token("PUT", FILTER, || web::to(log_filter::change_filter)),
+            token("DELETE", &[], || web::to(log_filter::restore_filter)),
+        ],
+    ),
 ];
 
 pub fn mount(app: &mut ServiceConfig, classes: &[Class], limits: &Arc<Limits>) {

@@ -92,7 +92,7 @@ pub(super) fn pool(config: &DatabaseConfig, tls: MakeRustlsConnect, runtime: Han
         .create_timeout(Some(config.acquire_timeout))
         .recycle_timeout(Some(config.acquire_timeout))
         .post_create(Hook::sync_fn(|_, _| {
-            tracing::debug!("connected to the database");
+            tracing::debug!(name: "database.connected", "connected to the database");
             Ok(())
         }))
         .build()?;

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Project, docker, output};
+use crate::support::{Project, client, docker, output};
 
 #[tokio::test]
 async fn one_command_brings_up_a_system_that_serves_and_another_leaves_nothing_of_it() {
     let project = Project::up(&[]).await;
     let url = format!("http://{}", project.address().await);
-    let client = reqwest::Client::new();
+    let client = client();
     let token = project.token().await;
 
     let user = json!({"name": "Ada", "email": "ada@example.com"});
@@ -31,7 +31,7 @@ async fn one_command_brings_up_a_system_that_serves_and_another_leaves_nothing_o
 async fn the_balancer_alone_is_published_and_says_who_the_client_is() {
     let project = Project::up(&[]).await;
     let url = format!("http://{}", project.address().await);
-    let client = reqwest::Client::new();
+    let client = client();
 
     // Twice, since the two replicas take turns.
     for _ in 0..2 {
@@ -99,7 +99,7 @@ async fn containers_have_limits_and_no_more_rights_than_they_need() {
     assert_eq!(limits, format!("{} {} 1000000000", 256 << 20, 64 << 20));
     // The service is told of them by its cgroup.
     let url = format!("http://{}", project.address().await);
-    let health: Value = reqwest::get(format!("{url}/health")).await.unwrap().json().await.unwrap();
+    let health: Value = client().get(format!("{url}/health")).send().await.unwrap().json().await.unwrap();
     assert_eq!(health["memory"]["limit_bytes"], 256 << 20);
     // Its admin socket is HAProxy's alone.
     let socket = ["exec", &project.container("balancer").await, "stat", "-c", "%a %U", "/run/haproxy/admin.sock"];

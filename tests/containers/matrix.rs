@@ -17,7 +17,7 @@ async fn failures_are_measured_by_check_interval_and_drain_delay() {
             let mut row = Vec::new();
             for drain in drains {
                 project.set("DRAIN_DELAY", drain);
-                project.compose(&["up", "--wait", "--no-build"]).await;
+                project.start().await;
                 let report = stop_one(&project).await;
                 // The documentation promises so for what it recommends.
                 assert!((retries, interval, drain) != ("3", "1s", "6s") || report.failures() == 0, "{report}");

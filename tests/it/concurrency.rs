@@ -51,6 +51,33 @@ async fn a_thousand_requests_for_one_cold_user_cause_one_query() {
 }
 
 #[tokio::test]
+async fn a_thousand_requests_for_one_cold_user_over_three_replicas_cause_one_query() {
+    let (one, sql) = with_users(1).await;
+    let beside = || TestApp::builder().env("REQUEST_TIMEOUT", "60s").beside(&one).start();
+    let (two, three) = (beside().await, beside().await);
+    let replicas = [(&one, 334), (&two, 333), (&three, 333)];
+    sql.lock_users().await;
+    let mut clients = Vec::new();
+    for (app, count) in replicas {
+        clients.extend(ask_at_once(app, std::iter::repeat_n(1, count)).await);
+    }
+    for (app, count) in replicas {
+        app.wait_for_in_flight("all requests are there", |there| there == count as f64).await;
+    }
+    sql.wait_for_waiting(1).await;
+
+    sql.unlock().await;
+
+    assert_eq!(clients.len(), 1000);
+    assert_all_answered(clients).await;
+    let mut queries = 0.0;
+    for (app, _) in replicas {
+        queries += app.queries("user").await;
+    }
+    assert_eq!(queries, 1.0);
+}
+
+#[tokio::test]
 async fn every_one_of_many_cold_users_is_loaded_once() {
     let (app, _sql) = with_users(50).await;
 

@@ -9,7 +9,7 @@ use reqwest::Method;
 use crate::support::{TestApp, operations};
 
 /// Each operation with a test that covers it. Whoever adds a route adds its line.
-const COVERED: [(&str, &str); 19] = [
+const COVERED: [(&str, &str); 22] = [
     ("GET /api/users", "pages::following_next_meets_every_user_once"),
     ("POST /api/users", "users::creating_a_user_answers_201_and_where_it_is"),
     ("GET /api/users/{id}", "users::a_user_is_loaded_once_and_then_comes_from_the_cache"),
@@ -29,6 +29,9 @@ const COVERED: [(&str, &str); 19] = [
     ("GET /health/ready", "health::each_probe_answers_in_a_word"),
     ("GET /health/startup", "health::each_probe_answers_in_a_word"),
     ("GET /metrics", "metrics::who_does_not_ask_for_more_gets_plain_text"),
+    ("GET /log-filter", "log_filter::levels_change_for_a_while_and_go_back_by_themselves"),
+    ("PUT /log-filter", "log_filter::levels_change_for_a_while_and_go_back_by_themselves"),
+    ("DELETE /log-filter", "log_filter::a_delete_goes_back_at_once_and_a_second_change_replaces_the_first"),
 ];
 
 #[test]

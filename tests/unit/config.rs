@@ -1,11 +1,13 @@
 //! The pages about settings are made from the table and compared with the files here.
 
-use std::path::Path;
 use std::time::Duration;
 
+use telemetry::settings::TelemetryConfig;
+
+use super::generated::assert_generated;
+use crate::config::Config;
 use crate::config::reader::Values;
 use crate::config::settings::{GROUPS, Setting, Source};
-use crate::config::{Config, TelemetryConfig};
 
 /// `docs/configuration.md`.
 fn markdown() -> String {
@@ -58,17 +60,6 @@ fn sample(setting: &Setting) -> &'static str {
     } else {
         setting.default
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "asks whether to write the files; not a setting of the service")]
-fn assert_generated(file: &str, wanted: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    if std::env::var("UPDATE").is_ok_and(|value| value == "1") {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, wanted).unwrap();
-    }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == wanted, "{file} is not what src/config makes; run `UPDATE=1 cargo test generated`");
 }
 
 #[test]

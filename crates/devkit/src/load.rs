@@ -4,11 +4,12 @@ mod client;
 mod report;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use client::Client;
 pub use report::{Failure, Report};
@@ -51,7 +52,7 @@ pub struct Traffic {
 /// Clients at work.
 #[derive(Debug)]
 pub struct Load {
-    clients: JoinSet<Report>,
+    clients: JoinSet<()>,
     shared: Arc<Shared>,
 }
 
@@ -60,24 +61,35 @@ struct Shared {
     start: Instant,
     stop: AtomicBool,
     asked: AtomicU64,
-    answered: AtomicU64,
+    report: Mutex<Report>,
+}
+
+impl Shared {
+    fn report(&self) -> MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Load {
     /// Starts all clients, each in a task.
     pub fn start(traffic: &Traffic) -> Self {
-        let (stop, asked, answered) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-        let shared = Arc::new(Shared { start: Instant::now(), stop, asked, answered });
+        let (stop, asked, report) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::default());
+        let shared = Arc::new(Shared { start: Instant::now(), stop, asked, report });
         let work = |number| {
-            let client = Client::new(traffic.to, number < traffic.kept, traffic.limit);
+            let client = Client::new(traffic.to, number < traffic.kept);
             work(traffic.clone(), client, Arc::clone(&shared))
         };
         Self { clients: (0..traffic.kept + traffic.fresh).map(work).collect(), shared }
     }
 
+    /// What came of the requests so far.
+    pub fn report(&self) -> Report {
+        Report { took: self.shared.start.elapsed(), ..self.shared.report().clone() }
+    }
+
     /// Requests answered well so far.
     pub fn answered(&self) -> u64 {
-        self.shared.answered.load(Ordering::Relaxed)
+        self.shared.report().good.values().sum()
     }
 
     /// Lets requests under way end, and tells what came of all.
@@ -87,14 +99,13 @@ impl Load {
     }
 
     /// Waits until all requests that were ordered are done.
-    pub async fn finished(self) -> Report {
-        let report = self.clients.join_all().await.into_iter().fold(Report::default(), Report::plus);
-        Report { took: self.shared.start.elapsed(), ..report }
+    pub async fn finished(mut self) -> Report {
+        while self.clients.join_next().await.is_some() {}
+        self.report()
     }
 }
 
-async fn work(traffic: Traffic, mut client: Client, shared: Arc<Shared>) -> Report {
-    let mut report = Report::default();
+async fn work(traffic: Traffic, mut client: Client, shared: Arc<Shared>) {
     while !shared.stop.load(Ordering::Relaxed) {
         let number = shared.asked.fetch_add(1, Ordering::Relaxed);
         if number >= traffic.count {
@@ -102,12 +113,13 @@ async fn work(traffic: Traffic, mut client: Client, shared: Arc<Shared>) -> Repo
         }
         let sampled = traffic.sampled > 0 && number.is_multiple_of(traffic.sampled);
         let trace: u128 = rand::random_range(1..=u128::MAX);
+        let parent = format!("00-{trace:032x}-00f067aa0ba902b7-{:02x}", u8::from(sampled));
         let ask = (traffic.asks)(number);
         let (at, start) = (shared.start.elapsed(), Instant::now());
-        let outcome = client.send(&ask, &format!("00-{trace:032x}-00f067aa0ba902b7-{:02x}", u8::from(sampled))).await;
-        shared.answered.fetch_add(u64::from(outcome.is_ok()), Ordering::Relaxed);
-        report.add(&ask, outcome, at, start.elapsed(), sampled.then_some(trace));
+        let outcome = timeout(traffic.limit, client.send(&ask, &parent)).await.unwrap_or(Err(Failure::Timeout));
+        let took = start.elapsed();
+        let note = || format!("at {at:.2?}, after {took:.2?} {}", client.said);
+        shared.report().add(&ask, outcome, took, sampled.then_some(trace), note);
         tokio::time::sleep(traffic.pause).await;
     }
-    report
 }

@@ -34,7 +34,7 @@ impl Breaker {
             }
         } else if self.failures.fetch_add(1, Ordering::Relaxed) + 1 == FAILURES {
             self.probe_at.store(self.after_pause(Instant::now()), Ordering::Release);
-            tracing::warn!(target: "tiered_cache", "the breaker opened");
+            tracing::warn!(name: "cache.breaker_opened", target: "tiered_cache", "the breaker opened");
         }
         outcome
     }
@@ -51,7 +51,7 @@ impl Breaker {
         if well {
             self.failures.store(0, Ordering::Relaxed);
             self.probe_at.store(0, Ordering::Release);
-            tracing::info!(target: "tiered_cache", "the breaker closed");
+            tracing::info!(name: "cache.breaker_closed", target: "tiered_cache", "the breaker closed");
         } else {
             self.probe_at.store(self.after_pause(now), Ordering::Release);
         }

@@ -25,7 +25,7 @@ use crate::load::Load;
 use crate::metrics::CacheMetrics;
 use crate::probe;
 use crate::read::{Ask, is_due};
-use crate::redis::{RedisBus, RedisRemote};
+use crate::redis::{DataSet, RedisBus, RedisRemote};
 use crate::{Bus, CacheError, CacheKey, Hit, LoadCx, LoadError, LoadOutcome, Policy, Read, Remote};
 
 const FLIGHTS: usize = 10_000;
@@ -74,8 +74,9 @@ impl TieredCache {
         let Builder { l1_bytes, namespace, redis, remote, l3, outbox, gate, longest_write, probe_every, .. } = parts;
         let shared: Option<(Arc<dyn Remote>, Box<dyn Bus>)> = remote.or_else(|| {
             let redis = redis?;
-            let bus = RedisBus::new(&redis, &namespace);
-            Some((Arc::new(RedisRemote::new(redis, &namespace)), Box::new(bus)))
+            let data_set = DataSet::default();
+            let bus = RedisBus::new(&redis, &namespace, Arc::clone(&data_set));
+            Some((Arc::new(RedisRemote::new(redis, &namespace, data_set)), Box::new(bus)))
         });
         let (remote, bus) = shared.unzip();
         let (stop, metrics) = (CancellationToken::new(), CacheMetrics::default());
@@ -169,7 +170,7 @@ impl TieredCache {
         inner.closing.cancel();
         inner.tasks.close();
         if tokio::time::timeout(grace, inner.tasks.wait()).await.is_err() {
-            tracing::warn!(target: "tiered_cache", tasks = inner.tasks.len(), "stopped before all was done");
+            tracing::warn!(name: "cache.tasks_cut", target: "tiered_cache", tasks = inner.tasks.len(), "stopped before all was done");
         }
         inner.stop.cancel();
     }

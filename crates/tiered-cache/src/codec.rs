@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{CacheKey, Kind};
 
@@ -67,7 +68,7 @@ pub(crate) fn encode(key: &CacheKey, schema: u32, wire: &Wire) -> Bytes {
         out.put_u32(u32::try_from(part.len()).unwrap_or(u32::MAX));
         out.put_slice(part);
     }
-    let sum = checksum(&out);
+    let sum = xxh3_64(&out);
     out.put_u64(sum);
     out.freeze()
 }
@@ -77,7 +78,7 @@ pub(crate) fn decode(key: &CacheKey, schema: u32, bytes: &Bytes) -> Result<Wire,
     if !bytes.starts_with(MAGIC) {
         return Err(DecodeError::Malformed);
     }
-    if checksum(&bytes[..end]) != (&bytes[end..]).get_u64() {
+    if xxh3_64(&bytes[..end]) != (&bytes[end..]).get_u64() {
         return Err(DecodeError::Checksum);
     }
     let mut rest = bytes.slice(MAGIC.len()..end);
@@ -113,10 +114,6 @@ fn part(rest: &mut Bytes) -> Result<Bytes, DecodeError> {
         return Err(DecodeError::Malformed);
     }
     Ok(rest.split_to(len))
-}
-
-fn checksum(bytes: &[u8]) -> u64 {
-    blake3::hash(bytes).as_slice().get_u64()
 }
 
 pub(crate) fn millis(time: Duration) -> u64 {

@@ -22,7 +22,7 @@ impl Loading<'_> {
     pub(crate) fn open(&self, found: &Found, sent: Instant) -> Result<Arrived, u64> {
         let key = &self.flight.key;
         let wire = codec::decode(key, self.policy.schema, &found.bytes).map_err(|error| {
-            tracing::warn!(target: "tiered_cache", cache = self.policy.cache, error = error.as_str(), "unreadable entry");
+            tracing::warn!(name: "cache.unreadable", target: "tiered_cache", cache = self.policy.cache, error = error.as_str(), "unreadable entry");
             self.inner.metrics.codec_error(self.policy.cache, error.as_str());
             found.stamp
         })?;
@@ -38,7 +38,7 @@ impl Loading<'_> {
             return Err(found.stamp);
         }
         let stored = self.inner.l1.insert(Arc::clone(&entry), self.epoch);
-        tracing::debug!(target: "tiered_cache", { cache.tier = "l2", cache = self.policy.cache }, "cache_hit");
+        tracing::debug!(name: "cache_hit", target: "tiered_cache", { cache.tier = "l2", cache = self.policy.cache }, "cache_hit");
         Ok(Arrived { entry, tier: Tier::L2, stored, source_read_at: None })
     }
 
@@ -150,7 +150,7 @@ impl Loading<'_> {
         }
         let stored = kept_here || (kept && matches!(right, Right::Lease { .. }));
         if stored {
-            tracing::debug!(target: "tiered_cache", cache = policy.cache, "cache_set");
+            tracing::debug!(name: "cache_set", target: "tiered_cache", cache = policy.cache, "cache_set");
         }
         Arrived { entry, tier: Tier::Source, stored, source_read_at: Some(begun) }
     }
@@ -178,7 +178,7 @@ impl Loading<'_> {
             return Step::Load(Right::Blocked);
         }
         let stored = self.inner.l1.insert(Arc::clone(&entry), self.epoch);
-        tracing::debug!(target: "tiered_cache", { cache.tier = "l3", cache = self.policy.cache }, "cache_hit");
+        tracing::debug!(name: "cache_hit", target: "tiered_cache", { cache.tier = "l3", cache = self.policy.cache }, "cache_hit");
         Step::Arrived(Arrived { entry, tier: Tier::L3, stored, source_read_at: None })
     }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::{CacheError, CacheKey, Entry, Tier};
 
@@ -32,6 +33,8 @@ pub(crate) struct Flight {
     detached: AtomicBool,
     slow: AtomicBool,
     state: watch::Sender<State>,
+    /// The load's, for those who join to link to.
+    pub(crate) span: Span,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -66,7 +69,13 @@ impl Flights {
     }
 
     /// Joins the key's flight if `fit` for the caller, else begins a new one in its place.
-    pub(crate) fn join(&self, key: &CacheKey, schema: u32, fit: impl FnOnce(&Flight) -> bool) -> Joined {
+    pub(crate) fn join(
+        &self,
+        key: &CacheKey,
+        schema: u32,
+        fit: impl FnOnce(&Flight) -> bool,
+        span: impl FnOnce() -> Span,
+    ) -> Joined {
         let mut shard = self.shard(key.hash());
         if let Some(flight) = shard.get(&key.hash())
             && flight.schema == schema
@@ -86,6 +95,7 @@ impl Flights {
             detached: AtomicBool::new(false),
             slow: AtomicBool::new(false),
             state: watch::Sender::new(State::default()),
+            span: span(),
         });
         // One that this replaces isn't detached: its answer stays good for those who wait.
         shard.insert(key.hash(), Arc::clone(&fresh));

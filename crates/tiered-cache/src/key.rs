@@ -1,12 +1,13 @@
 //! Cache keys: what is cached, written so that no two different things can ever share a name.
 //!
 //! A logical key is a sequence of length-prefixed parts, so `a=1&b=2` and the value `1&b=2` of `a` differ.
-//! Its 128-bit BLAKE3 hash names it in every tier; the full key travels with each entry and is compared on a hit.
+//! Its 128-bit XXH3 hash names it in every tier; the full key travels with each entry and is compared on a hit. So two
+//! keys made to collide push each other out and no more: a cryptographic hash would cost more than the rest of a hit.
 
 use std::fmt::{self, Write as _};
 
-use bytes::Buf as _;
 use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Keys up to this long live inline, without a heap allocation.
 type Logical = SmallVec<[u8; 96]>;
@@ -77,8 +78,7 @@ impl KeyBuilder {
 
     /// Finishes the key.
     pub fn build(self) -> CacheKey {
-        let hash = blake3::hash(&self.0).as_slice().get_u128();
-        CacheKey { hash, logical: self.0 }
+        CacheKey { hash: xxh3_128(&self.0), logical: self.0 }
     }
 
     #[inline]

@@ -3,10 +3,10 @@
 //! moka is used for `get`, `insert` and `remove` alone. Its `get_with` inserts a value that was invalidated
 //! while it was being made, and a caller that is dropped there starts the load again.
 
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use foldhash::fast::RandomState;
 use moka::sync::Cache;
 
 use crate::Entry;
@@ -23,7 +23,8 @@ pub(crate) struct L1 {
     metrics: CacheMetrics,
 }
 
-type Store = Cache<u128, Arc<Entry>, BuildHasherDefault<Prehashed>>;
+/// Seeded: keys could be chosen so that their hashes share a bucket.
+type Store = Cache<u128, Arc<Entry>, RandomState>;
 
 impl L1 {
     pub(crate) fn new(max_bytes: u64, metrics: CacheMetrics) -> Self {
@@ -93,23 +94,5 @@ impl L1 {
 
     pub(crate) fn entries(&self) -> u64 {
         self.store.as_ref().map_or(0, Cache::entry_count)
-    }
-}
-
-/// The keys are hashes already.
-#[derive(Debug, Default)]
-pub(crate) struct Prehashed(u64);
-
-impl Hasher for Prehashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    /// Never called: a key is one `u128`.
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u128(&mut self, hash: u128) {
-        // The stripes use the low bits; the map gets the others.
-        self.0 = (hash >> 64) as u64;
     }
 }

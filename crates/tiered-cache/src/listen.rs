@@ -33,7 +33,7 @@ pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
             Err(error) => {
                 lost = heard;
                 inner.metrics.bus_errors.inc();
-                tracing::debug!(target: "tiered_cache", %error, "the bus can't be read");
+                tracing::debug!(name: "cache.bus_unread", target: "tiered_cache", %error, "the bus can't be read");
                 drop(inner);
                 tokio::time::sleep(BUS_PAUSE).await;
             }
@@ -47,7 +47,7 @@ pub(crate) async fn outbox(inner: Weak<Inner>) {
         tokio::time::sleep(OUTBOX_EVERY).await;
         let Some(inner) = inner.upgrade() else { return };
         if let Err(error) = inner.drain().await {
-            tracing::debug!(target: "tiered_cache", %error, "the outbox can't be drained");
+            tracing::debug!(name: "cache.outbox_undrained", target: "tiered_cache", %error, "the outbox can't be drained");
         }
     }
 }
@@ -91,11 +91,16 @@ impl Inner {
             self.flights.detach_all();
             self.metrics.bus_gap(gap.as_str());
         }
-        for notice in &batch.notices {
-            if notice.origin == self.origin {
-                self.echoed(&notice.hashes);
-            } else {
-                self.forget(&notice.hashes);
+        if !batch.notices.is_empty() {
+            let entries = batch.notices.len();
+            let span = tracing::info_span!(target: "tiered_cache::background", parent: None, "cache_bus", entries);
+            let _entered = span.entered();
+            for notice in &batch.notices {
+                if notice.origin == self.origin {
+                    self.echoed(&notice.hashes);
+                } else {
+                    self.forget(&notice.hashes);
+                }
             }
         }
         if !batch.caught_up {
@@ -111,7 +116,7 @@ impl Inner {
                     // Once per outage, not per attempt.
                     if !matches!(*reopening, Reopening::Refused) {
                         let what = "L1 and L2 stay unused: after a silence of the bus the outbox must be read first";
-                        tracing::warn!(target: "tiered_cache", %error, what);
+                        tracing::warn!(name: "cache.fence_waits", target: "tiered_cache", %error, what);
                     }
                     *reopening = Reopening::Refused;
                     tokio::time::sleep(BUS_PAUSE).await;

@@ -84,8 +84,7 @@ impl Inner {
                 inner.closing.run_until_cancelled(memo).await;
             }
         };
-        // A load that outlives its caller still belongs to the caller's trace.
-        self.tasks.spawn_on(work.instrument(tracing::Span::current()), &self.runtime);
+        self.tasks.spawn_on(work.instrument(flight.span.clone()), &self.runtime);
     }
 
     fn shared(&self) -> Option<&Arc<dyn Remote>> {

@@ -11,7 +11,7 @@ use crate::{CacheKey, Entry, LoadCx, LoadOutcome, Policy};
 
 thread_local!(static HITS: Cell<u32> = const { Cell::new(0) });
 
-/// Counts a hit; true from the `every`th on, until `taken`.
+/// Counts a hit; true from the `every`th on, until the next probe.
 pub(crate) fn is_due(every: u32) -> bool {
     HITS.with(|hits| {
         hits.set(hits.get().saturating_add(1));
@@ -19,14 +19,10 @@ pub(crate) fn is_due(every: u32) -> bool {
     })
 }
 
-pub(crate) fn taken() {
-    HITS.with(|hits| hits.set(0));
-}
-
 impl Inner {
     /// Reads the source beside the cache, in the background, one probe at a time.
     pub(crate) fn probe(self: &Arc<Self>, key: &CacheKey, policy: &Policy, served: &Arc<Entry>, load: Load) {
-        taken();
+        HITS.set(0);
         let (inner, key, policy, served) = (Arc::clone(self), key.clone(), policy.clone(), Arc::clone(served));
         let work = async move {
             let Ok(_alone) = inner.probing.try_acquire() else { return };
@@ -41,7 +37,8 @@ impl Inner {
                 tokio::time::sleep(DEGRADED).await;
                 let still = inner.l1_entry(&key, &policy, Instant::now());
                 if still.is_some_and(|entry| entry.version < now.version) {
-                    tracing::error!(target: "tiered_cache", cache = policy.cache, "an old value is still served");
+                    let cache = policy.cache;
+                    tracing::error!(name: "cache.stale_found", target: "tiered_cache", cache, "an old value is served");
                     result = "violation";
                 }
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::entry::Refresh;
 use crate::flight::{Arrived, Flight, Joined, State};
@@ -92,7 +93,7 @@ impl Inner {
     }
 
     fn hit(&self, policy: &Policy, hit: &Hit, read: Read) {
-        tracing::debug!(target: "tiered_cache", { cache.tier = "l1", cache = policy.cache }, "cache_hit");
+        tracing::debug!(name: "cache_hit", target: "tiered_cache", { cache.tier = "l1", cache = policy.cache }, "cache_hit");
         self.metrics.served(policy.cache, hit, read);
     }
 
@@ -137,8 +138,13 @@ impl Inner {
         }
         let mut load = Some(load);
         loop {
-            let (flight, led) = match self.flights.join(key, ask.policy.schema, |f| self.may_join(f, ask)) {
-                Joined::Follow(flight) => (flight, false),
+            // A load that outlives its caller still belongs to the caller's trace.
+            let span = || tracing::info_span!(target: "tiered_cache", "cache_load", cache = ask.policy.cache);
+            let (flight, led) = match self.flights.join(key, ask.policy.schema, |f| self.may_join(f, ask), span) {
+                Joined::Follow(flight) => {
+                    Span::current().follows_from(&flight.span);
+                    (flight, false)
+                }
                 Joined::Lead(flight) => {
                     let Some(load) = load.take() else {
                         // A second flight of one's own is never needed: the first was begun after `begun`.
@@ -170,7 +176,11 @@ impl Inner {
         if self.closing.is_cancelled() || !entry.refresh_step(Refresh::Due, Refresh::Running) {
             return;
         }
-        if let Joined::Lead(flight) = self.flights.join(key, policy.schema, |_| true) {
+        // Nobody waits for it: a trace of its own, linked to the request that began it, if that is traced.
+        let (cache, request) = (policy.cache, Span::current());
+        let linked = || tracing::info_span!(target: "tiered_cache::root", parent: None, "cache_refresh", cache);
+        let span = || if request.is_none() { Span::none() } else { linked().follows_from(&request).clone() };
+        if let Joined::Lead(flight) = self.flights.join(key, policy.schema, |_| true, span) {
             self.launch(&flight, policy.clone(), Purpose::Refresh, load);
         }
     }

@@ -31,7 +31,8 @@ pub async fn succeeded(command: &mut Command, limit: Duration) -> String {
     out.trim_end().to_owned()
 }
 
-async fn finished(command: &mut Command, limit: Duration) -> Output {
+/// How `command` ended, which must be within `limit`.
+pub async fn finished(command: &mut Command, limit: Duration) -> Output {
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(limit, command.output()).await;
     let output = output.unwrap_or_else(|_| panic!("{command:?} took longer than {limit:?}"));

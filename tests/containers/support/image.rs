@@ -13,11 +13,18 @@ pub const CREATED: &str = "2026-01-02T03:04:05Z";
 /// A first build compiles every crate, beside tests that keep the machine busy.
 const BUILD: Duration = Duration::from_secs(40 * 60);
 
-/// The image of this checkout with the build arguments above; built once per run.
+/// The image of this checkout with the build arguments above, built once per run; or that which `IMAGE` names.
+#[expect(clippy::disallowed_methods, reason = "the tests' own setting")]
 pub async fn image() -> &'static str {
-    static BUILT: OnceCell<()> = OnceCell::const_new();
-    BUILT.get_or_init(|| build("plinth:test", &[])).await;
-    "plinth:test"
+    static IMAGE: OnceCell<String> = OnceCell::const_new();
+    let find = async || match std::env::var("IMAGE") {
+        Ok(given) => given,
+        Err(_) => {
+            build("plinth:test", &[]).await;
+            "plinth:test".to_owned()
+        }
+    };
+    IMAGE.get_or_init(find).await
 }
 
 /// Builds with the profile that links quickly; layers and crates that were built before are taken as they are.

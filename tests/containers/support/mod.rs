@@ -2,15 +2,28 @@
 
 mod docker;
 mod image;
+mod manifests;
 mod project;
+mod settings;
+mod swarm;
 mod traffic;
 
 pub use docker::{Cleanup, Container, docker, output, succeeded, unique};
 pub use image::{COMMIT, CREATED, VERSION, build, image};
+pub use manifests::{Overlay, checkout, duration, stack, text, yaml};
 pub use project::Project;
-pub use traffic::{mixed_load, wait_for_more};
+pub use settings::{Settings, program};
+pub use swarm::{Stack, TOKEN};
+pub use traffic::{mixed_load, mixed_load_on, wait_for_more};
 
 use std::time::Duration;
+
+/// A client for plain HTTP.
+pub fn client() -> reqwest::Client {
+    // Fails only when another test was faster.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
 
 /// Generous: it bounds what hangs, and measures nothing.
 pub const LIMIT: Duration = Duration::from_secs(120);

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,11 @@ use super::{LIMIT, Project};
 /// Reads and writes over kept and new connections through the balancer; of each hundred one is a value that must be
 /// computed, two have a body that takes 700 ms, and one of ten is sampled.
 pub async fn mixed_load(project: &Project, pause: Duration) -> Load {
-    let token = project.token().await;
+    mixed_load_on(project.address().await, project.token().await, pause)
+}
+
+/// The same on any balancer.
+pub fn mixed_load_on(to: SocketAddr, token: String, pause: Duration) -> Load {
     let run: u32 = rand::random();
     let asks = move |number: u64| match number % 100 {
         0..10 => Ask {
@@ -25,7 +30,7 @@ pub async fn mixed_load(project: &Project, pause: Duration) -> Load {
         _ => get("/api/users?limit=3".to_owned()),
     };
     Load::start(&Traffic {
-        to: project.address().await,
+        to,
         kept: 24,
         fresh: 8,
         pause,

@@ -87,6 +87,12 @@ impl Builder {
         self
     }
 
+    /// On the database and the Redis of another, which must live longer.
+    pub fn beside(self, app: &TestApp) -> Self {
+        let (database, redis) = (app.database.as_ref().unwrap().url(), app.redis.as_ref().unwrap().url());
+        self.env("DATABASE_URL", database).env("REDIS_URL", redis)
+    }
+
     pub async fn start(self) -> TestApp {
         let database = if self.env.contains_key("DATABASE_URL") { None } else { Some(database().await) };
         let own_redis = self.redis && !self.env.contains_key("REDIS_URL");

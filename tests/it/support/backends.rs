@@ -16,8 +16,8 @@ pub async fn redis(app: &TestApp) -> redis::aio::MultiplexedConnection {
 /// Two replicas on one database and one Redis; both belong to the first. No slow moment of the machine makes them do
 /// without Redis.
 pub async fn replicas() -> (TestApp, TestApp) {
-    let one = TestApp::builder().env("REDIS_TIMEOUT", "10s").start().await;
-    let (database, redis) = (one.database.as_ref().unwrap().url(), one.redis.as_ref().unwrap().url());
-    let other = TestApp::builder().env("DATABASE_URL", database).env("REDIS_URL", redis).env("REDIS_TIMEOUT", "10s");
-    (one, other.start().await)
+    let patient = || TestApp::builder().env("REDIS_TIMEOUT", "10s");
+    let one = patient().start().await;
+    let other = patient().beside(&one).start().await;
+    (one, other)
 }

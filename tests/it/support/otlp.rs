@@ -27,6 +27,8 @@ pub struct Recorded {
     pub attributes: BTreeMap<String, String>,
     /// Name and attributes of each.
     pub events: Vec<(String, BTreeMap<String, String>)>,
+    /// Ids of the spans that it links to.
+    pub links: Vec<String>,
     pub resource: BTreeMap<String, String>,
 }
 
@@ -55,14 +57,21 @@ impl Collector {
 
     /// By HTTP, at `/v1/traces` alone.
     pub fn http() -> Self {
+        Self::serving(|| web::post().to(receive))
+    }
+
+    /// By HTTP, taking nothing.
+    pub fn answering(status: u16) -> Self {
+        let status = actix_web::http::StatusCode::from_u16(status).unwrap();
+        Self::serving(move || web::post().to(move || std::future::ready(HttpResponse::new(status))))
+    }
+
+    fn serving(route: impl Fn() -> actix_web::Route + Send + Clone + 'static) -> Self {
         let spans = Spans::default();
         let data = web::Data::new(spans.clone());
         let server = actix_web::HttpServer::new(move || {
             let body_limit = web::PayloadConfig::new(64 << 20);
-            actix_web::App::new()
-                .app_data(data.clone())
-                .app_data(body_limit)
-                .route("/v1/traces", web::post().to(receive))
+            actix_web::App::new().app_data(data.clone()).app_data(body_limit).route("/v1/traces", route())
         })
         .workers(1)
         .disable_signals()
@@ -127,6 +136,7 @@ impl Spans {
                     status: span.status.map_or(0, |status| status.code),
                     attributes: texts(&span.attributes),
                     events: events.collect(),
+                    links: span.links.iter().map(|link| hex(&link.span_id)).collect(),
                     resource: resource.clone(),
                 });
             }

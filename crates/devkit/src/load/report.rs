@@ -35,7 +35,7 @@ pub struct Report {
     pub good: BTreeMap<u16, u64>,
     /// Failed requests by method.
     pub failed: BTreeMap<(Failure, &'static str), u64>,
-    /// What is to be known of the first hundred that failed at each client.
+    /// What is to be known of the first hundred that failed.
     pub lost: Vec<String>,
     /// Trace ids of requests that were sampled and answered well.
     pub traces: Vec<u128>,
@@ -58,9 +58,9 @@ impl Report {
         &mut self,
         ask: &Ask,
         outcome: Result<u16, Failure>,
-        at: Duration,
         took: Duration,
         trace: Option<u128>,
+        note: impl Fn() -> String,
     ) {
         self.slowest = self.slowest.max(took);
         match outcome {
@@ -72,18 +72,10 @@ impl Report {
                 *self.failed.entry((failure, ask.method)).or_default() += 1;
                 if self.lost.len() < 100 {
                     let (method, path) = (ask.method, &ask.path);
-                    self.lost.push(format!("{failure:?}: {method} {path} at {at:.2?}, after {took:.2?}"));
+                    self.lost.push(format!("{failure:?}: {method} {path} {}", note()));
                 }
             }
         }
-    }
-
-    pub(super) fn plus(mut self, other: Self) -> Self {
-        other.good.into_iter().for_each(|(status, count)| *self.good.entry(status).or_default() += count);
-        other.failed.into_iter().for_each(|(kind, count)| *self.failed.entry(kind).or_default() += count);
-        self.lost.extend(other.lost);
-        self.traces.extend(other.traces);
-        Self { slowest: self.slowest.max(other.slowest), ..self }
     }
 }
 

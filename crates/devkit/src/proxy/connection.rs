@@ -79,7 +79,7 @@ pub(super) async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
     let end = tokio::select! {
         biased;
         () = link.clone().reset() => End::Reset,
-        end = relay(&mut client, &mut server, &link, &open.0) => end,
+        end = relay(&mut client, &mut server, &link) => end,
     };
     if matches!(end, End::Reset) {
         for stream in [Some(&client), server.as_ref()].into_iter().flatten() {
@@ -91,14 +91,14 @@ pub(super) async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
     drop((client, server));
 }
 
-async fn relay(client: &mut TcpStream, server: &mut Option<TcpStream>, link: &Link, shared: &Shared) -> End {
+async fn relay(client: &mut TcpStream, server: &mut Option<TcpStream>, link: &Link) -> End {
     if link.silent() {
         link.lose();
         let mut chunk = vec![0; 16 * 1024];
         while client.read(&mut chunk).await.is_ok_and(|count| count > 0) {}
         return End::Closed;
     }
-    let Ok(connected) = TcpStream::connect(shared.target).await else { return End::Reset };
+    let Ok(connected) = TcpStream::connect(link.born.target).await else { return End::Reset };
     let _ = connected.set_nodelay(true);
     let server = server.insert(connected);
     let (from_client, to_client) = client.split();

@@ -43,7 +43,6 @@ pub struct FaultProxy {
 
 #[derive(Debug)]
 struct Shared {
-    target: SocketAddr,
     state: watch::Sender<State>,
     open: AtomicUsize,
     accepted: AtomicU64,
@@ -52,6 +51,7 @@ struct Shared {
 /// What every connection watches; the counters tell one that was open before an event from one opened after.
 #[derive(Clone, Copy, Debug)]
 struct State {
+    target: SocketAddr,
     fault: Fault,
     cuts: u64,
     half_opens: u64,
@@ -61,8 +61,8 @@ impl FaultProxy {
     /// Listens on a free loopback port and forwards to `target`.
     #[expect(clippy::unused_async, reason = "it needs a runtime, which whoever awaits it has")]
     pub async fn start(target: SocketAddr) -> anyhow::Result<Self> {
-        let (state, _) = watch::channel(State { fault: Fault::None, cuts: 0, half_opens: 0 });
-        let shared = Arc::new(Shared { target, state, open: AtomicUsize::new(0), accepted: AtomicU64::new(0) });
+        let (state, _) = watch::channel(State { target, fault: Fault::None, cuts: 0, half_opens: 0 });
+        let shared = Arc::new(Shared { state, open: AtomicUsize::new(0), accepted: AtomicU64::new(0) });
         let proxy = Self { shared, runtime: Handle::current(), listener: Mutex::new(None), port: Port::reserve()? };
         proxy.listen()?;
         Ok(proxy)
@@ -89,6 +89,11 @@ impl FaultProxy {
         } else if let Err(error) = self.listen() {
             say(format_args!("devkit: the proxy can't listen on {} again: {error}", self.addr()));
         }
+    }
+
+    /// Forwards new connections to another server, as after a failover; existing ones go on.
+    pub fn forward_to(&self, target: SocketAddr) {
+        self.shared.state.send_modify(|state| state.target = target);
     }
 
     /// Resets (RST) every open connection, to both sides.

@@ -4,6 +4,7 @@
 
 mod database;
 mod guardian;
+mod load;
 mod postgres;
 mod proxy;
 mod redis;

@@ -141,3 +141,15 @@ async fn cut_resets_every_connection() {
     wait_until("none is open", LIMIT, async || proxy.connections() == 0).await.unwrap();
     echo(&mut connect(&proxy).await).await.unwrap();
 }
+
+#[tokio::test]
+async fn after_a_change_of_target_new_connections_reach_the_other_server_and_old_ones_go_on() {
+    let proxy = proxy().await;
+    let mut old = connect(&proxy).await;
+    echo(&mut old).await.unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    proxy.forward_to(silent.local_addr().unwrap());
+    let mut new = connect(&proxy).await;
+    assert!(is_silent(&mut new).await);
+    echo(&mut old).await.unwrap();
+}

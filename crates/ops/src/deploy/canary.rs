@@ -196,12 +196,17 @@ impl Machine<'_> {
     }
 }
 
+/// Requests, errors and the mean of the durations that are known.
+fn side(arm: &Arm) -> String {
+    let known: u64 = arm.latency.buckets.iter().map(|(_, count)| count).sum();
+    let mean = Duration::try_from_secs_f64(arm.latency.seconds).unwrap_or_default();
+    let mean = mean / u32::try_from(known.max(1)).unwrap_or(u32::MAX);
+    format!("{} of {} failed, {mean:.0?} on average", arm.errors, arm.requests)
+}
+
 fn describe(verdict: &Verdict, sample: &Sample) -> String {
-    let Sample { canary, baseline, .. } = sample;
-    let seen = format!(
-        "canary {} of {} failed, baseline {} of {}, after {:.0?}",
-        canary.errors, canary.requests, baseline.errors, baseline.requests, sample.elapsed
-    );
+    let (canary, baseline) = (side(&sample.canary), side(&sample.baseline));
+    let seen = format!("canary {canary}; baseline {baseline}; after {:.0?}", sample.elapsed);
     match verdict {
         Verdict::Pass => format!("passed: {seen}"),
         Verdict::Fail(reason) => format!("failed: {reason} ({seen})"),

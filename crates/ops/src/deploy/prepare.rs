@@ -3,7 +3,7 @@
 use futures_util::future::{join_all, try_join_all};
 
 use super::machine::{Machine, Order};
-use super::parts::{Admin, Change, Replica, Seen};
+use super::parts::{Admin, Change, Recipe, Replica, Seen};
 use crate::exit::{Exit, Failure, Result};
 use crate::state::journal::{Phase, Strategy};
 
@@ -19,7 +19,11 @@ impl Machine<'_> {
         self.enter(Phase::Cleared)?;
         self.heed()?;
         if fresh {
-            try_join_all(self.deploy.made().map(|one| self.engine.create(one, &order.recipe))).await?;
+            // The baseline is as the old ones are, whatever changes for the new ones.
+            let same = Recipe { environment: Vec::new(), ..order.recipe.clone() };
+            let new = self.deploy.new.iter().map(|one| (one, &order.recipe));
+            let all = new.chain(self.deploy.baseline.iter().map(|one| (one, &same)));
+            try_join_all(all.map(|(one, recipe)| self.engine.create(one, recipe))).await?;
         }
         self.enter(Phase::Created)?;
         try_join_all(self.deploy.made().map(|one| self.engine.start(&one.container))).await?;

@@ -5,20 +5,8 @@ use std::time::Duration;
 use crate::support::{Image, Stack, assert_none_failed};
 
 /// Steps that a test can wait for.
-const QUICK: [&str; 12] = [
-    "--strategy",
-    "canary",
-    "--warm-up",
-    "2s",
-    "--step-min",
-    "5s",
-    "--step-max",
-    "240s",
-    "--bake",
-    "3s",
-    "--keep-warm",
-    "0s",
-];
+const QUICK: [&str; 10] =
+    ["--strategy", "canary", "--warm-up", "2s", "--step-min", "5s", "--bake", "3s", "--keep-warm", "0s"];
 
 async fn canary(stack: &Stack, image: &str, more: &[&str]) -> crate::support::Ended {
     stack.ops(&[&["deploy", image], &QUICK[..], more].concat()).await

@@ -8,22 +8,25 @@ use serde_json::Value;
 
 use crate::support::{Image, LIMIT, Stack, assert_none_failed};
 
-/// The journal's phase, as `ops` wrote it last.
-fn phase(stack: &Stack) -> String {
+/// The journal's deploy and its phase, as `ops` wrote them last.
+fn journal(stack: &Stack) -> (String, String) {
     let journal = std::fs::read(stack.folder.path().join("deploy.json")).unwrap_or_default();
     let journal: Value = serde_json::from_slice(&journal).unwrap_or_default();
-    journal["phase"].as_str().unwrap_or_default().to_owned()
+    let text = |name: &str| journal[name].as_str().unwrap_or_default().to_owned();
+    (text("id"), text("phase"))
 }
 
 /// Kills a deploy in this phase, and has it put right. Says in which it really was.
 async fn kill_in(stack: &Stack, wanted: &str, image: &str, strategy: &[&str]) -> String {
     let before = stack.serving().await;
+    let (last, _) = journal(stack);
     let running = stack.start(&[&["deploy", image, "--keep-warm", "0s", "--bake", "1s"], strategy].concat());
-    let reached = wait_until(wanted, LIMIT, async || phase(stack) == wanted || phase(stack) == "done");
+    let there = |(id, phase): (String, String)| id != last && (phase == wanted || phase == "done");
+    let reached = wait_until(wanted, LIMIT, async || there(journal(stack)));
     reached.await.unwrap();
     // Stopped first, so that phase and death are one.
     running.signal(Signal::STOP);
-    let found = phase(stack);
+    let (_, found) = journal(stack);
     running.signal(Signal::KILL);
     running.ended().await;
 

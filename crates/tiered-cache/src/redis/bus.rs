@@ -4,16 +4,18 @@
 //! is asked for; after it, all up to that number must have been seen, one after the other. Whatever went missing,
 //! trimmed, flushed, lost in a failover, shows as a hole.
 
+use std::sync::LazyLock;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamId, StreamReadReply};
-use redis::{FromRedisValue, Value};
+use redis::{FromRedisValue, Script, Value};
 use tokio::time::Instant;
 
 use super::connection::Backoff;
-use super::remote::bus_keys;
+use super::remote::{DataSet, bus_keys, generation};
 use super::{Dialer, Redis};
 use crate::RemoteError;
 use crate::remote::{Batch, Bus, Gap, Notice};
@@ -23,17 +25,21 @@ const BLOCK_MS: usize = 100;
 const READ_TIMEOUT: Duration = Duration::from_millis(450);
 const COUNT: usize = 1000;
 
+static JOIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/join.lua")));
+
 pub(crate) struct RedisBus {
     dialer: Dialer,
     keys: [String; 2],
-    connection: Option<MultiplexedConnection>,
+    /// With the id of the server's run.
+    connection: Option<(MultiplexedConnection, String)>,
     position: Option<Position>,
-    server: String,
+    data_set: DataSet,
     backoff: Backoff,
 }
 
 struct Position {
-    data_set: String,
+    server: String,
+    data_set: u64,
     sequence: u64,
     last: String,
     /// Nothing was read since the end was found: the next read shall not wait, since the fence waits for it.
@@ -41,25 +47,18 @@ struct Position {
 }
 
 /// The state of the log in Redis: id of the data set, sequence and stream id of its end.
-const END: [&str; 3] = ["id", "sequence", "last"];
-type End = (Option<String>, Option<u64>, Option<String>);
+type End = (Option<u64>, Option<u64>, Option<String>);
 
 impl RedisBus {
-    pub(crate) fn new(redis: &Redis, namespace: &str) -> Self {
-        Self {
-            dialer: redis.dialer().clone(),
-            keys: bus_keys(namespace),
-            connection: None,
-            position: None,
-            server: String::new(),
-            backoff: Backoff::new(),
-        }
+    pub(crate) fn new(redis: &Redis, namespace: &str, data_set: DataSet) -> Self {
+        let (dialer, keys) = (redis.dialer().clone(), bus_keys(namespace));
+        Self { dialer, keys, connection: None, position: None, data_set, backoff: Backoff::new() }
     }
 
-    /// The connection, made anew if need be; a change of server is a gap.
-    async fn connect(&mut self) -> Result<(MultiplexedConnection, Option<Gap>), RemoteError> {
-        if let Some(connection) = &self.connection {
-            return Ok((connection.clone(), None));
+    /// The connection and who answers there, made anew if need be.
+    async fn connect(&mut self) -> Result<(MultiplexedConnection, String), RemoteError> {
+        if let Some(connected) = &self.connection {
+            return Ok(connected.clone());
         }
         let made = self.dialer.connect().await;
         if made.is_err() {
@@ -69,22 +68,19 @@ impl RedisBus {
         let mut info = redis::cmd("INFO");
         let info: String = within(info.arg("server").query_async(&mut connection)).await?;
         let server = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
-        let changed = self.position.is_some() && server != self.server;
-        server.clone_into(&mut self.server);
-        self.connection = Some(connection.clone());
         self.backoff = Backoff::new();
-        Ok((connection, changed.then_some(Gap::Failover)))
+        Ok(self.connection.insert((connection, server.to_owned())).clone())
     }
 
     async fn read(&mut self) -> Result<Batch, RemoteError> {
-        let (mut connection, changed) = self.connect().await?;
-        let gap = match (&mut self.position, changed) {
-            (None, _) => Gap::Start,
-            (Some(_), Some(gap)) => gap,
-            (Some(position), None) => {
+        let (mut connection, server) = self.connect().await?;
+        let gap = match &mut self.position {
+            None => Gap::Start,
+            Some(position) if position.server != server => Gap::Failover,
+            Some(position) => {
                 let sent_at = Instant::now();
                 let mut both = redis::pipe();
-                both.cmd("HMGET").arg(&self.keys[1]).arg(&END);
+                both.cmd("HMGET").arg(&self.keys[1]).arg(&["id", "sequence", "last"]);
                 let read = both.cmd("XREAD");
                 if !std::mem::take(&mut position.joined) {
                     read.arg("BLOCK").arg(BLOCK_MS);
@@ -98,20 +94,20 @@ impl RedisBus {
                 }
             }
         };
-        self.join(&mut connection, gap).await
+        self.join(&mut connection, server, gap).await
     }
 
     /// Goes to the end of the log. What came before is made up for by forgetting everything.
-    async fn join(&mut self, connection: &mut MultiplexedConnection, gap: Gap) -> Result<Batch, RemoteError> {
+    async fn join(&mut self, to: &mut MultiplexedConnection, server: String, gap: Gap) -> Result<Batch, RemoteError> {
         let sent_at = Instant::now();
-        let mut end = redis::cmd("HMGET");
-        let (data_set, sequence, last): End = within(end.arg(&self.keys[1]).arg(&END).query_async(connection)).await?;
-        self.position = Some(Position {
-            data_set: data_set.unwrap_or_default(),
-            sequence: sequence.unwrap_or(0),
-            last: last.unwrap_or_else(|| "0-0".to_owned()),
-            joined: true,
-        });
+        let suspect = self.position.as_ref().filter(|_| gap == Gap::Failover).map_or(0, |position| position.data_set);
+        let mut join = JOIN.key(&self.keys[1]);
+        join.arg(&server).arg(generation()).arg(suspect);
+        let (data_set, sequence, last): End = within(join.invoke_async(to)).await?;
+        let (data_set, last) = (data_set.unwrap_or(0), last.unwrap_or_else(|| "0-0".to_owned()));
+        // Before anything is forgotten: what is read in L2 after that is of this data set.
+        self.data_set.store(data_set, Ordering::SeqCst);
+        self.position = Some(Position { server, data_set, sequence: sequence.unwrap_or(0), last, joined: true });
         Ok(Batch { sent_at, notices: Vec::new(), gap: Some(gap), caught_up: true })
     }
 }
@@ -119,11 +115,7 @@ impl RedisBus {
 impl Position {
     /// Applies one read; an error says that something is missing.
     fn advance(&mut self, end: &End, items: Vec<StreamId>) -> Result<(Vec<Notice>, bool), Gap> {
-        let data_set = end.0.as_deref().unwrap_or_default();
-        if self.data_set.is_empty() {
-            // Nothing had ever been invalidated; the first sequence number must be 1.
-            data_set.clone_into(&mut self.data_set);
-        } else if data_set != self.data_set {
+        if end.0 != Some(self.data_set) {
             return Err(Gap::Reset);
         }
         let promised = end.1.unwrap_or(0);

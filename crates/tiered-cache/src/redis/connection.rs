@@ -109,9 +109,9 @@ impl Shared {
                     slot.connection.store(Some(Arc::clone(&made)));
                     watch(slot, &made).await;
                     slot.connection.store(None);
-                    tracing::warn!(target: "tiered_cache", "a Redis connection is replaced");
+                    tracing::warn!(name: "cache.redis_replaced", target: "tiered_cache", "a Redis connection is replaced");
                 }
-                Err(error) => tracing::debug!(target: "tiered_cache", %error, "Redis can't be reached"),
+                Err(error) => tracing::debug!(name: "cache.redis_unreachable", target: "tiered_cache", %error, "down"),
             }
             backoff.wait().await;
         }

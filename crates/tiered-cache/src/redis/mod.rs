@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(crate) use bus::RedisBus;
 pub(crate) use connection::Dialer;
 use connection::Shared;
-pub(crate) use remote::RedisRemote;
+pub(crate) use remote::{DataSet, RedisRemote};
 
 /// Where Redis is and how long to wait for it.
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! The shared tier in Redis; its keys stand in DESIGN.md.
 
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,15 +28,23 @@ const STAMP: usize = 16; // digits before every entry
 const MARK_LIFE: Duration = Duration::from_secs(2 * 3600 + 600);
 const BUS_LENGTH: usize = 100_000;
 
+/// The data set's id, as the bus found it last: what hangs on an older one may have outlived a lost invalidation.
+pub(crate) type DataSet = Arc<AtomicU64>;
+
 #[derive(Debug)]
 pub(crate) struct RedisRemote {
     redis: Redis,
     namespace: String,
+    data_set: DataSet,
 }
 
 impl RedisRemote {
-    pub(crate) fn new(redis: Redis, namespace: &str) -> Self {
-        Self { redis, namespace: namespace.to_owned() }
+    pub(crate) fn new(redis: Redis, namespace: &str, data_set: DataSet) -> Self {
+        Self { redis, namespace: namespace.to_owned(), data_set }
+    }
+
+    fn data_set(&self) -> u64 {
+        self.data_set.load(Ordering::SeqCst)
     }
 
     fn key(&self, kind: char, hash: u128) -> String {
@@ -55,27 +64,31 @@ pub(super) fn bus_keys(namespace: &str) -> [String; 2] {
     [format!("{namespace}:bus"), format!("{namespace}:bus:state")]
 }
 
-fn field(place: Place) -> String {
-    format!("s{}", place.schema)
+fn field(place: Place, data_set: u64) -> String {
+    format!("s{}:{data_set}", place.schema)
+}
+
+fn lease(token: Token, data_set: u64) -> String {
+    format!("{token}:{data_set}")
 }
 
 #[async_trait]
 impl Remote for RedisRemote {
     async fn get(&self, place: Place) -> Result<Option<Found>, RemoteError> {
         let mut both = redis::pipe();
-        both.cmd("HGET").arg(self.key('c', place.hash)).arg(field(place)).cmd("TIME");
+        both.cmd("HGET").arg(self.key('c', place.hash)).arg(field(place, self.data_set())).cmd("TIME");
         let (value, time): (Option<Bytes>, (u64, u64)) = self.redis.query_pipeline(&both).await?;
         Ok(value.map(|value| found(&value, time.0 * 1000 + time.1 / 1000)))
     }
 
     async fn acquire(&self, place: Place, token: Token, known: u64) -> Result<Acquired, RemoteError> {
-        let mut call = self.on(&ACQUIRE, place.hash);
-        call.arg(token).arg(millis(LEASE)).arg(field(place)).arg(known);
+        let (mut call, id) = (self.on(&ACQUIRE, place.hash), self.data_set());
+        call.arg(lease(token, id)).arg(millis(LEASE)).arg(field(place, id)).arg(known);
         let answer: Vec<Value> = self.redis.script(&call).await?;
         let now = number(answer.get(1));
         Ok(match text(answer.first()) {
             b"granted" => {
-                let (generation, floor) = (number(answer.get(2)), number(answer.get(3)));
+                let (generation, floor) = (number(answer.get(2)) ^ id, number(answer.get(3)));
                 Acquired::Granted(Mark { generation, floor, now })
             }
             b"found" => Acquired::Found(found(&Bytes::copy_from_slice(text(answer.get(2))), now)),
@@ -86,17 +99,17 @@ impl Remote for RedisRemote {
 
     async fn renew(&self, place: Place, token: Token) -> Result<bool, RemoteError> {
         let mut call = RENEW.prepare_invoke();
-        call.key(self.key('l', place.hash)).arg(token).arg(millis(LEASE));
+        call.key(self.key('l', place.hash)).arg(lease(token, self.data_set())).arg(millis(LEASE));
         self.redis.script(&call).await
     }
 
     async fn fill(&self, place: Place, token: Token, fill: Fill) -> Result<Filled, RemoteError> {
-        let mut call = self.on(&FILL, place.hash);
-        call.arg(token).arg(field(place)).arg(&fill.bytes[..]).arg(millis(fill.life).max(1));
+        let (mut call, id) = (self.on(&FILL, place.hash), self.data_set());
+        call.arg(lease(token, id)).arg(field(place, id)).arg(&fill.bytes[..]).arg(millis(fill.life).max(1));
         call.arg(fill.version).arg(generation()).arg(millis(MARK_LIFE));
         let answer: Vec<Value> = self.redis.script(&call).await?;
         Ok(match text(answer.first()) {
-            b"stored" => Filled::Stored { generation: number(answer.get(1)), stamp: number(answer.get(2)) },
+            b"stored" => Filled::Stored { generation: number(answer.get(1)) ^ id, stamp: number(answer.get(2)) },
             b"older" => Filled::Older,
             _ => Filled::Lost,
         })
@@ -104,7 +117,7 @@ impl Remote for RedisRemote {
 
     async fn release(&self, place: Place, token: Token) -> Result<(), RemoteError> {
         let mut call = RELEASE.prepare_invoke();
-        call.key(self.key('l', place.hash)).arg(token);
+        call.key(self.key('l', place.hash)).arg(lease(token, self.data_set()));
         self.redis.script(&call).await
     }
 
@@ -131,7 +144,7 @@ impl Remote for RedisRemote {
 }
 
 /// A random number that Lua's doubles hold exactly; never 0.
-fn generation() -> u64 {
+pub(super) fn generation() -> u64 {
     rand::random_range(1..1 << 53)
 }
 

@@ -1,13 +1,12 @@
 //! The bus: what is missed, what is replayed, and what a replica does when it hears nothing.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use tiered_cache::{LoadError, OutboxRow, OutboxStore, Tier, TieredCache, Write, WriteError};
+use tiered_cache::{Tier, TieredCache};
 use tokio::time::Instant;
 
-use crate::support::{Down, Link, Replica, Source, SourceDown, World, key, metric, until};
+use crate::support::{Down, Replica, Source, Table, World, key, metric, until, write_through_outbox};
 
 async fn pair() -> (World, Source, Replica, Replica) {
     let (world, source) = (World::new(), Source::new());
@@ -218,60 +217,6 @@ async fn the_breaker_opens_after_failures_and_closes_by_itself() {
     until(|| !a.cache.health().breaker_open).await;
     assert!(back.elapsed() < Duration::from_secs(2), "{:?}", back.elapsed());
     assert!(a.read(100, tiered_cache::Read::Bounded).await.unwrap().stored);
-}
-
-/// An outbox table in memory, and whether the database can be reached.
-#[derive(Clone, Default)]
-pub struct Table {
-    rows: Arc<Mutex<Vec<OutboxRow>>>,
-    down: Arc<Mutex<bool>>,
-    /// Is cut as soon as the table was read.
-    cut: Arc<Mutex<Option<Link>>>,
-}
-
-impl Table {
-    fn insert(&self, payload: bytes::Bytes) {
-        let mut rows = self.rows.lock().unwrap();
-        let id = i64::try_from(rows.len()).unwrap();
-        rows.push(OutboxRow { id, payload });
-    }
-
-    fn len(&self) -> usize {
-        self.rows.lock().unwrap().len()
-    }
-}
-
-#[async_trait]
-impl OutboxStore for Table {
-    async fn take(&self, limit: usize) -> Result<Vec<OutboxRow>, LoadError> {
-        if *self.down.lock().unwrap() {
-            return Err(Arc::new(SourceDown));
-        }
-        if let Some(link) = self.cut.lock().unwrap().take() {
-            link.set(Some(Down::Refused));
-        }
-        Ok(self.rows.lock().unwrap().iter().take(limit).cloned().collect())
-    }
-
-    async fn done(&self, ids: &[i64]) -> Result<(), LoadError> {
-        self.rows.lock().unwrap().retain(|row| !ids.contains(&row.id));
-        Ok(())
-    }
-}
-
-pub async fn write_through_outbox(
-    cache: &TieredCache,
-    source: &Source,
-    table: &Table,
-) -> Result<u64, WriteError<SourceDown>> {
-    let (source, table) = (source.clone(), table.clone());
-    let txn = |cx: tiered_cache::WriteCx| async move {
-        if let Some(payload) = cx.outbox() {
-            table.insert(payload.clone());
-        }
-        source.commit(cx).await
-    };
-    cache.write(vec![key(1)], Write::Available, txn).await
 }
 
 /// T11

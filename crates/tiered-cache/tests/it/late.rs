@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use tiered_cache::Write;
 
-use crate::bus::{Table, write_through_outbox};
-use crate::support::{Down, Replica, Source, World, until};
+use crate::support::{Down, Replica, Source, Table, World, until, write_through_outbox};
 
 /// The writer couldn't block the key, and reads the old value from L2 before its second word arrives there.
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod bus;
+mod failover;
 mod keys;
 mod l3;
 mod late;

@@ -7,8 +7,7 @@ use proptest::prelude::*;
 use tiered_cache::{Read, Write};
 use tokio::time::Instant;
 
-use crate::bus::{Table, write_through_outbox};
-use crate::support::{Down, Replica, Source, World, key};
+use crate::support::{Down, Replica, Source, Table, World, key, write_through_outbox};
 
 const REPLICAS: usize = 3;
 

@@ -16,6 +16,12 @@ local floor = tonumber(redis.call('HGET', KEYS[4], 'floor') or '0')
 if version > 0 and version < floor then
     return {'older'}
 end
+local data_set = string.match(ARGV[2], ':.*')
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if string.match(field, ':.*') ~= data_set then
+        redis.call('HDEL', KEYS[1], field)
+    end
+end
 redis.call('HSET', KEYS[1], ARGV[2], string.format('%016d', now) .. ARGV[3])
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then
     redis.call('PEXPIRE', KEYS[1], ARGV[4])

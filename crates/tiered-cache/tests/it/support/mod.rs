@@ -1,5 +1,6 @@
 //! What the tests share: a source that can be slow, fail and be stopped, and replicas on a fake shared tier.
 
+mod outbox;
 mod world;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tiered_cache::{
 };
 use tokio::sync::watch;
 
+pub use outbox::{Table, write_through_outbox};
 pub use world::{Down, Link, World};
 
 pub fn key(id: u64) -> CacheKey {

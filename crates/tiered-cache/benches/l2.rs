@@ -1,0 +1,48 @@
+//! What a hit in Redis costs through the whole cache, beside a bare `GET`: `cargo bench -p tiered-cache`. Hits in the
+//! process are measured beside other caches in `peers`, a workspace of its own.
+
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and may fail")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tiered_cache::{
+    Body, CacheKey, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Redis, RedisConfig, TieredCache,
+};
+
+async fn load(_: LoadCx) -> Result<LoadOutcome, LoadError> {
+    let body = Body { bytes: Bytes::from(vec![b'x'; 1024]), etag: Bytes::from_static(b"W/\"v1\"") };
+    Ok(LoadOutcome::New(Loaded { value: Some(body), version: 1, ttl: None }))
+}
+
+#[tokio::main]
+async fn main() {
+    let server = devkit::Redis::start().await.unwrap();
+    let config = RedisConfig { timeout: Duration::from_secs(2), ..RedisConfig::new(server.url()) };
+    let redis = Redis::new(config, tokio::runtime::Handle::current()).unwrap();
+    // No L1: every hit comes from Redis.
+    let cache = TieredCache::builder().redis(redis.clone()).l1(0).probe_every(0).build().unwrap();
+    while !cache.health().fence_open {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (policy, key) = (Policy::new("user"), CacheKey::builder("user").param("id", 1).build());
+    cache.get_or_load(&key, &policy, Read::Bounded, load).await.unwrap();
+    let mut set = redis::cmd("SET");
+    redis.query::<()>(set.arg("plain").arg(vec![b'x'; 1024])).await.unwrap();
+    let mut get = redis::cmd("GET");
+    get.arg("plain");
+    let (mut tiered, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..5_000 {
+        let begun = Instant::now();
+        black_box(cache.get_or_load(&key, &policy, Read::Bounded, load).await.unwrap());
+        tiered.push(begun.elapsed());
+        let begun = Instant::now();
+        black_box(redis.query::<Vec<u8>>(&get).await.unwrap());
+        bare.push(begun.elapsed());
+    }
+    tiered.sort_unstable();
+    bare.sort_unstable();
+    let (tiered, bare) = (tiered[tiered.len() / 2], bare[bare.len() / 2]);
+    println!("L2 hit p50 {tiered:?}, bare GET p50 {bare:?}");
+}
