@@ -1,4 +1,4 @@
-//! T9 and T14: the balancer is killed and reloaded, and a slot is opened on a dead port.
+//! T9 and T14: the balancer is killed and reloaded, and a new replica is dead while the others serve.
 
 use std::time::Duration;
 
@@ -46,11 +46,10 @@ async fn a_balancer_that_is_killed_or_reloaded_in_a_step_keeps_its_weights() {
 }
 
 #[tokio::test]
-async fn new_replicas_have_weight_0_until_the_balancers_own_check_has_passed() {
+async fn a_new_replica_that_stops_answering_gets_no_request() {
     let stack = Stack::up(&[]).await;
     let load = stack.load(Duration::from_millis(5)).await;
-    // Ready for ops, which asks the container; never for the balancer, whose checks go to the same port but find it
-    // closed while the container is paused.
+    // Paused as soon as it runs, its port accepts connections and nobody answers.
     let image = Image::Second.tag().await;
     let deploy =
         stack.start(&["deploy", &image, "--ready-timeout", "10s", "--keep-warm", "0s", "--no-migration-check"]);
