@@ -8,6 +8,7 @@
 #![expect(unreachable_pub, reason = "a test binary exports nothing; `pub` says what a module offers the others")]
 
 mod alerts;
+mod boards;
 mod files;
 mod generated;
 mod objectives;
