@@ -9,4 +9,5 @@ mod support;
 mod compose;
 mod image;
 mod matrix;
+mod monitoring;
 mod rolling;

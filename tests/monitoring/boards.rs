@@ -139,7 +139,8 @@ impl Place {
 }
 
 fn variables(source: &Value) -> Value {
-    let mut list = vec![json!({"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"})];
+    let mut list =
+        vec![json!({"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"})];
     for (name, of) in [
         ("environment", "up"),
         ("service", r#"up{environment=~"$environment"}"#),
@@ -158,7 +159,12 @@ fn variables(source: &Value) -> Value {
 fn annotations(source: &Value) -> Value {
     let marks = [
         ("Deploys", "max by (environment) (ops_deploy_in_progress) == 1", "a deploy is under way", "blue"),
-        ("Starts", r#"changes(process_start_time_seconds{job="applications"}[1m]) > 0"#, "{{instance}} started", "orange"),
+        (
+            "Starts",
+            r#"changes(process_start_time_seconds{job="applications"}[1m]) > 0"#,
+            "{{instance}} started",
+            "orange",
+        ),
     ];
     let list = marks.map(|(name, expr, text, color)| {
         json!({

@@ -9,8 +9,16 @@
 
 mod alerts;
 mod boards;
+mod checks;
+mod exemplars;
+mod exist;
 mod files;
 mod generated;
 mod objectives;
+mod programs;
 mod rules;
+mod shapes;
 mod slo;
+#[path = "../it/support/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "it serves the tests in tests/it, too")]
+mod support;

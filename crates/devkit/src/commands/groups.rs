@@ -11,7 +11,7 @@ pub(super) struct Group {
     install: &'static str,
 }
 
-pub(super) const GROUPS: [Group; 3] = [
+pub(super) const GROUPS: [Group; 4] = [
     Group {
         name: "docker",
         programs: &["docker"],
@@ -23,6 +23,11 @@ pub(super) const GROUPS: [Group; 3] = [
         install: "https://www.jaegertracing.io/download/ (version 2), put `jaeger` into PATH",
     },
     Group { name: "memcached", programs: &["memcached"], install: "the package `memcached`" },
+    Group {
+        name: "monitoring",
+        programs: &["prometheus", "promtool", "alertmanager", "amtool", "node_exporter", "jaeger"],
+        install: "https://prometheus.io/download/ and, for jaeger, https://www.jaegertracing.io/download/; put it into PATH",
+    },
 ];
 
 /// A sentence for each program that isn't there.
