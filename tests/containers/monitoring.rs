@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use devkit::wait_until;
+use reqwest::Client;
 use serde_json::Value;
 
 use crate::support::{Project, docker};
@@ -13,12 +14,15 @@ const UP: [&str; 6] = ["alertmanager", "applications", "haproxy", "jaeger", "nod
 /// The alert waits for a minute; the rest is for a machine that is busy with other tests.
 const LIMIT: Duration = Duration::from_secs(300);
 
-async fn ask(url: &str) -> Option<Value> {
-    reqwest::get(url).await.ok()?.json().await.ok()
+async fn ask(client: &Client, url: &str) -> Option<Value> {
+    client.get(url).send().await.ok()?.json().await.ok()
 }
 
 #[tokio::test]
 async fn what_is_watched_is_up_and_a_fault_reaches_alertmanager() {
+    // Fails only when another test was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::new();
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://jaeger:4318");
     let ports = [
         ("PROMETHEUS_PORT", "0"),
@@ -32,7 +36,7 @@ async fn what_is_watched_is_up_and_a_fault_reaches_alertmanager() {
     let alertmanager = format!("http://{}", project.compose(&["port", "alertmanager", "9093"]).await);
 
     let targets = async || {
-        let answer = ask(&format!("{prometheus}/api/v1/targets?state=active")).await?;
+        let answer = ask(&client, &format!("{prometheus}/api/v1/targets?state=active")).await?;
         let targets = answer["data"]["activeTargets"].as_array()?.clone();
         let mut up: Vec<_> = targets.iter().filter(|target| target["health"] == "up").collect();
         up.sort_by_key(|target| target["labels"]["job"].to_string());
@@ -46,11 +50,12 @@ async fn what_is_watched_is_up_and_a_fault_reaches_alertmanager() {
     wait_until("every target that was started is up, both replicas too", LIMIT, all).await.unwrap();
 
     let balancer = project.address().await;
-    let answer = reqwest::get(format!("http://{balancer}/api/test")).await.unwrap();
+    let answer = client.get(format!("http://{balancer}/api/test")).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     let jaeger = project.compose(&["port", "jaeger", "16686"]).await;
     let services = format!("http://{jaeger}/api/services");
-    let traced = async || ask(&services).await.is_some_and(|answer| answer["data"].to_string().contains("plinth"));
+    let traced =
+        async || ask(&client, &services).await.is_some_and(|answer| answer["data"].to_string().contains("plinth"));
     wait_until("Jaeger has spans of the service", LIMIT, traced).await.unwrap();
 
     // Killed by hand, they aren't started again.
@@ -58,7 +63,7 @@ async fn what_is_watched_is_up_and_a_fault_reaches_alertmanager() {
         docker(&["kill", "--signal=KILL", &project.container(replica).await]).await;
     }
     let fired = async || {
-        let alerts = ask(&format!("{alertmanager}/api/v2/alerts?filter=alertname%3DProxyNoServer")).await?;
+        let alerts = ask(&client, &format!("{alertmanager}/api/v2/alerts?filter=alertname%3DProxyNoServer")).await?;
         alerts[0].is_object().then(|| alerts[0].clone())
     };
     wait_until("Alertmanager has the alert", LIMIT, async || fired().await.is_some()).await.unwrap();

@@ -75,7 +75,7 @@ pub fn dashboard(name: &str, board: &Board, objectives: &Objectives) -> String {
         .panels
         .iter()
         .zip(1_u64..)
-        .map(|(panel, id)| panel.json(id, place.next(panel.width()), &source, objectives).to_string())
+        .map(|(panel, id)| panel.json(id, &place.next(panel.width()), &source, objectives).to_string())
         .collect();
     let head = json!({
         "annotations": {"list": annotations(&source)},
@@ -101,7 +101,7 @@ impl Panel {
         self.wide.unwrap_or(12)
     }
 
-    fn json(&self, id: u64, place: Value, source: &Value, objectives: &Objectives) -> Value {
+    fn json(&self, id: u64, place: &Value, source: &Value, objectives: &Objectives) -> Value {
         let instant = matches!(self.kind, Kind::Table | Kind::Stat | Kind::Gauge);
         let targets = self.queries.iter().zip('A'..).map(|((legend, query), name)| {
             json!({
