@@ -33,70 +33,58 @@ pub struct Programs {
 impl Programs {
     /// All but Prometheus, which needs to know where the service is.
     pub async fn start() -> Self {
-        let at = || format!("127.0.0.1:{}", free_port().unwrap());
-        let (query, otlp, metrics, health, exporter) = (at(), at(), at(), at(), at());
         let mut programs = Self {
             prometheus: String::new(),
-            jaeger: format!("http://{query}"),
-            otlp: format!("http://{otlp}"),
+            jaeger: String::new(),
+            otlp: String::new(),
             client: crate::support::client(),
             children: Vec::new(),
             folder: tempfile::tempdir().unwrap(),
-            exporter: exporter.clone(),
-            jaeger_metrics: metrics.clone(),
+            exporter: String::new(),
+            jaeger_metrics: String::new(),
             stand_ins: stand_ins(),
         };
-        let port = metrics.rsplit_once(':').unwrap().1;
-        programs.run("jaeger", &[
-            "--config=docker/jaeger/config.yaml",
-            &format!("--set=extensions.jaeger_query.http.endpoint={query}"),
-            &format!("--set=extensions.jaeger_query.grpc.endpoint={}", at()),
-            &format!("--set=extensions.healthcheckv2.http.endpoint={health}"),
-            &format!("--set=receivers.otlp.protocols.http.endpoint={otlp}"),
-            &format!("--set=receivers.otlp.protocols.grpc.endpoint={}", at()),
-            &format!("--set=service.telemetry.metrics.readers=[{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {port}}}}}}}}}]"),
-        ]);
+        let at = programs.run("jaeger", 6, "/status", jaeger_arguments).await;
+        programs.jaeger = format!("http://{}", at[1]);
+        programs.otlp = format!("http://{}", at[2]);
+        programs.jaeger_metrics.clone_from(&at[3]);
         let textfiles = programs.folder.path().join("metrics");
         std::fs::create_dir(&textfiles).unwrap();
         std::fs::copy(path(&format!("{EXPOSITIONS}/ops.prom")), textfiles.join("ops.prom")).unwrap();
         let textfiles = format!("--collector.textfile.directory={}", textfiles.display());
-        programs.run("node_exporter", &[&format!("--web.listen-address={exporter}"), &textfiles]);
-        programs.wait_for("Jaeger", &format!("http://{health}/status")).await;
+        let arguments = |at: &[String]| vec![format!("--web.listen-address={}", at[0]), textfiles.clone()];
+        programs.exporter = programs.run("node_exporter", 1, "/metrics", arguments).await.remove(0);
         programs
     }
 
-    /// Prometheus with these replicas, and the Alertmanager that it tells.
+    /// Prometheus with this replica, and the Alertmanager that it tells.
     pub async fn watch(&mut self, replica: &str) {
-        let (prometheus, alertmanager) = (free_port().unwrap(), free_port().unwrap());
-        let (prometheus, alertmanager) = (format!("127.0.0.1:{prometheus}"), format!("127.0.0.1:{alertmanager}"));
-        let config = self.configuration(&prometheus, &alertmanager, replica.trim_start_matches("http://"));
-        let file = self.folder.path().join("prometheus.yml");
-        std::fs::write(&file, config.to_string()).unwrap();
-        let data = self.folder.path().display().to_string();
-        self.run(
-            "alertmanager",
-            &[
-                "--config.file=docker/alertmanager/alertmanager.yml",
-                "--cluster.listen-address=",
-                &format!("--storage.path={data}/alertmanager"),
-                &format!("--web.listen-address={alertmanager}"),
-            ],
-        );
-        self.run(
-            "prometheus",
-            &[
-                &format!("--config.file={}", file.display()),
-                &format!("--storage.tsdb.path={data}/prometheus"),
-                "--enable-feature=exemplar-storage",
-                &format!("--web.listen-address={prometheus}"),
-            ],
-        );
-        self.prometheus = format!("http://{prometheus}");
-        self.wait_for("Prometheus", &format!("http://{prometheus}/-/ready")).await;
+        let data = self.folder.path().to_owned();
+        let arguments = |at: &[String]| {
+            vec![
+                "--config.file=docker/alertmanager/alertmanager.yml".to_owned(),
+                "--cluster.listen-address=".to_owned(),
+                format!("--storage.path={}/alertmanager", data.display()),
+                format!("--web.listen-address={}", at[0]),
+            ]
+        };
+        let alertmanager = self.run("alertmanager", 1, "/-/ready", arguments).await.remove(0);
+        let file = data.join("prometheus.yml");
+        let config = self.configuration(&alertmanager, replica.trim_start_matches("http://"));
+        let arguments = |at: &[String]| {
+            std::fs::write(&file, config.to_string().replace("localhost:9090", &at[0])).unwrap();
+            vec![
+                format!("--config.file={}", file.display()),
+                format!("--storage.tsdb.path={}/prometheus", data.display()),
+                "--enable-feature=exemplar-storage".to_owned(),
+                format!("--web.listen-address={}", at[0]),
+            ]
+        };
+        self.prometheus = format!("http://{}", self.run("prometheus", 1, "/-/ready", arguments).await[0]);
     }
 
     /// `docker/prometheus/prometheus.yml` with other targets and times.
-    fn configuration(&self, prometheus: &str, alertmanager: &str, replica: &str) -> Value {
+    fn configuration(&self, alertmanager: &str, replica: &str) -> Value {
         let mut config: Value = parse("docker/prometheus/prometheus.yml");
         config["global"] = json!({"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"});
         config["rule_files"] = json!([path("docker/prometheus/rules/*.yml").display().to_string()]);
@@ -108,7 +96,7 @@ impl Programs {
                 "applications" => replica,
                 "node-exporter" => &self.exporter,
                 "jaeger" => &self.jaeger_metrics,
-                "prometheus" => prometheus,
+                "prometheus" => "localhost:9090",
                 "alertmanager" => alertmanager,
                 _ => {
                     job["metrics_path"] = format!("/{name}").into();
@@ -125,15 +113,33 @@ impl Programs {
         config
     }
 
-    fn run(&mut self, name: &str, arguments: &[&str]) {
-        let mut command = Command::new(program(name));
-        command.args(arguments).current_dir(path("")).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        self.children.push(command.spawn().unwrap());
-    }
-
-    async fn wait_for(&self, what: &str, url: &str) {
-        let up = async || self.client.get(url).send().await.is_ok_and(|answer| answer.status().is_success());
-        wait_until(&format!("{what} is up"), LIMIT, up).await.unwrap();
+    /// Runs a program on so many free addresses, and waits until the first of them answers at `health`. A port may be
+    /// taken by another before the program has it; then it ends, and gets others.
+    async fn run(
+        &mut self,
+        name: &str,
+        addresses: usize,
+        health: &str,
+        arguments: impl Fn(&[String]) -> Vec<String>,
+    ) -> Vec<String> {
+        for _ in 0..5 {
+            let at: Vec<_> = (0..addresses).map(|_| format!("127.0.0.1:{}", free_port().unwrap())).collect();
+            let mut command = Command::new(program(name));
+            command.args(arguments(&at)).current_dir(path("")).kill_on_drop(true);
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let url = format!("http://{}{health}", at[0]);
+            let mut ended = false;
+            let settled = async || {
+                ended = child.try_wait().unwrap().is_some();
+                ended || self.client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success())
+            };
+            wait_until(&format!("{name} is up"), LIMIT, settled).await.unwrap();
+            if !ended {
+                self.children.push(child);
+                return at;
+            }
+        }
+        panic!("{name} ended by itself each time it was started");
     }
 
     /// What Prometheus' API answers, if it takes the question.
@@ -145,6 +151,22 @@ impl Programs {
             _ => Err(answer["error"].to_string()),
         }
     }
+}
+
+/// Health first, then queries, OTLP by HTTP, metrics.
+fn jaeger_arguments(at: &[String]) -> Vec<String> {
+    let port = at[3].rsplit_once(':').unwrap().1;
+    let reader = format!("[{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {port}}}}}}}}}]");
+    let settings = [
+        ("extensions.healthcheckv2.http.endpoint", at[0].as_str()),
+        ("extensions.jaeger_query.http.endpoint", &at[1]),
+        ("receivers.otlp.protocols.http.endpoint", &at[2]),
+        ("service.telemetry.metrics.readers", &reader),
+        ("extensions.jaeger_query.grpc.endpoint", &at[4]),
+        ("receivers.otlp.protocols.grpc.endpoint", &at[5]),
+    ];
+    let config = ["--config=docker/jaeger/config.yaml".to_owned()];
+    config.into_iter().chain(settings.map(|(key, value)| format!("--set={key}={value}"))).collect()
 }
 
 /// A server for what can't be started here: at `/cadvisor` and so on, what such a program was seen to answer.
