@@ -16,5 +16,6 @@ mod image;
 mod k6;
 mod manifests;
 mod matrix;
+mod monitoring;
 mod rolling;
 mod swarm;

@@ -4,16 +4,14 @@ use std::time::Duration;
 use devkit::{free_port, wait_until};
 use serde_json::Value;
 use tokio::process::Command;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::RwLockWriteGuard;
 
 use super::docker::{Cleanup, docker, succeeded, unique};
+use super::project::NAMES;
 use super::{LIMIT, checkout, client, image};
 
 /// What writes to the stack are authorized with.
 pub const TOKEN: &str = "token-of-the-stack";
-
-/// One swarm per engine, so one test at a time.
-static TURN: Mutex<()> = Mutex::const_new(());
 
 /// The stack of `docker/swarm/stack.yaml` on this engine; a swarm that wasn't there before ends with it.
 pub struct Stack {
@@ -22,13 +20,14 @@ pub struct Stack {
     front: String,
     // Before the turn: fields are dropped in this order.
     _cleanup: Cleanup,
-    _turn: MutexGuard<'static, ()>,
+    _turn: RwLockWriteGuard<'static, ()>,
 }
 
 impl Stack {
     /// Deployed, with every replica healthy.
     pub async fn up() -> Self {
-        let turn = TURN.lock().await;
+        // One swarm per engine, so one test at a time.
+        let turn = NAMES.write().await;
         let ours = docker(&["info", "--format", "{{.Swarm.LocalNodeState}}"]).await == "inactive";
         let name = unique();
         let address = (std::net::Ipv4Addr::LOCALHOST, free_port().unwrap()).into();

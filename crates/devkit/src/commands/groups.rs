@@ -11,7 +11,7 @@ pub(super) struct Group {
     install: &'static str,
 }
 
-pub(super) const GROUPS: [Group; 5] = [
+pub(super) const GROUPS: [Group; 6] = [
     Group {
         name: "docker",
         programs: &["docker"],
@@ -29,6 +29,11 @@ pub(super) const GROUPS: [Group; 5] = [
     },
     Group { name: "kubernetes", programs: &["kubectl"], install: "https://kubernetes.io/docs/tasks/tools/" },
     Group { name: "memcached", programs: &["memcached"], install: "the package `memcached`" },
+    Group {
+        name: "monitoring",
+        programs: &["prometheus", "promtool", "alertmanager", "amtool", "node_exporter", "jaeger"],
+        install: "https://prometheus.io/download/ and, for jaeger, https://www.jaegertracing.io/download/; put it into PATH",
+    },
 ];
 
 /// A sentence for each program that isn't there.
