@@ -44,7 +44,13 @@ fn popular() -> Vec<u64> {
     (0..ROUNDS * BATCH).map(|_| (zipf.sample(&mut random) as u64).wrapping_mul(7_919) % KEYS).collect()
 }
 
-type Candidate = (&'static str, Box<dyn Fn(u64)>);
+/// Runs one batch.
+type Candidate = (&'static str, Box<dyn Fn(&[u64])>);
+
+/// Asks for a batch without waiting.
+fn plain<T>(get: impl Fn(u64) -> T + 'static) -> Box<dyn Fn(&[u64])> {
+    Box::new(move |ids| ids.iter().for_each(|&id| drop(black_box(get(id)))))
+}
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -76,28 +82,32 @@ fn main() {
     let built: Vec<CacheKey> = (0..KEYS).map(key).collect();
     let at = |id: u64| usize::try_from(id).unwrap();
     let candidates: Vec<Candidate> = vec![
-        ("tiered-cache, key built, peek", Box::new(move |id| drop(black_box(whole.peek(&key(id), &whole_policy))))),
-        (
-            "tiered-cache, key at hand, peek",
-            Box::new(move |id| drop(black_box(looked.peek(&built[at(id)], &looked_policy)))),
-        ),
+        ("tiered-cache, key built, peek", plain(move |id| whole.peek(&key(id), &whole_policy))),
+        ("tiered-cache, key at hand, peek", plain(move |id| looked.peek(&built[at(id)], &looked_policy))),
         (
             "tiered-cache, key built, get_or_load",
-            Box::new(move |id| {
-                let hit = handle.block_on(cache.get_or_load(&key(id), &policy, Read::Bounded, load));
-                drop(black_box(hit));
+            Box::new(move |ids| {
+                handle.block_on(async {
+                    for &id in ids {
+                        let hit = cache.get_or_load(&key(id), &policy, Read::Bounded, load).await;
+                        drop(black_box(hit.unwrap()));
+                    }
+                });
             }),
         ),
         (
-            "multi-tier-cache 0.6.9 get",
-            Box::new(move |id| {
-                let hit = multi_handle.block_on(multi.get(&format!("user:{id}")));
-                drop(black_box(hit.unwrap().expect("a hit")));
+            "multi-tier-cache 0.6.9, get",
+            Box::new(move |ids| {
+                multi_handle.block_on(async {
+                    for id in ids {
+                        drop(black_box(multi.get(&format!("user:{id}")).await.unwrap().expect("a hit")));
+                    }
+                });
             }),
         ),
-        ("moka with a lifetime", Box::new(move |id| drop(black_box(moka.get(&id))))),
-        ("quick_cache", Box::new(move |id| drop(black_box(quick.get(&id))))),
-        ("RwLock<HashMap>", Box::new(move |id| drop(black_box(map.read().unwrap().get(&id).cloned())))),
+        ("moka with a lifetime", plain(move |id| moka.get(&id))),
+        ("quick_cache", plain(move |id| quick.get(&id))),
+        ("RwLock<HashMap>", plain(move |id| map.read().unwrap().get(&id).cloned())),
     ];
     let ids = popular();
     let mut other = vec![0_u8; 2 << 20];
@@ -105,7 +115,8 @@ fn main() {
     let args: Vec<String> = std::env::args().skip_while(|arg| arg != "only").skip(1).take(2).collect();
     if let [candidate, hits] = &args[..] {
         let (name, run) = &candidates[candidate.parse::<usize>().unwrap()];
-        ids.iter().cycle().take(hits.parse().unwrap()).for_each(|&id| run(id));
+        let hits: usize = hits.parse().unwrap();
+        ids.chunks(BATCH).cycle().take(hits / BATCH).for_each(run);
         println!("{hits} hits: {name}");
         return;
     }
@@ -114,7 +125,7 @@ fn main() {
         for ((_, run), times) in candidates.iter().zip(&mut times) {
             for pass in times {
                 let begun = Instant::now();
-                ids.iter().for_each(|&id| run(id));
+                run(ids);
                 pass.push(begun.elapsed().as_nanos() / BATCH as u128);
             }
             evict(&mut other);
