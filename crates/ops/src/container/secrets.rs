@@ -19,11 +19,11 @@ const SHORTEST: usize = 5;
 const NAME: &str =
     r"(?:pass|pwd|secret|token|api_?key|access_?key|private|credential|auth|dsn|cookie|salt|signature|_key\b|-key\b)";
 
-/// Every pattern's first group is kept.
+/// The first group of a pattern is kept, and the second behind what is hidden.
 static PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     let value = r#"(?:"[^"]*"|'[^']*'|[^\s"',;&]+)"#;
     let patterns = [
-        r"([a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]+@".to_owned(),
+        r"([a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]+(@)".to_owned(),
         r"(\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}".to_owned(),
         format!(r#"([\w.-]*{NAME}[\w.-]*["']?\s*[=:]\s*){value}"#),
         format!(r"(-[\w-]*{NAME}[\w-]*\s+){value}"),
@@ -75,7 +75,9 @@ impl Secrets {
     /// The text without secrets.
     pub fn hide(&self, text: &str) -> String {
         let text = self.values.iter().fold(text.to_owned(), |text, value| text.replace(value, HIDDEN));
-        PATTERNS.iter().fold(text, |text, pattern| pattern.replace_all(&text, format!("${{1}}{HIDDEN}")).into_owned())
+        PATTERNS
+            .iter()
+            .fold(text, |text, pattern| pattern.replace_all(&text, format!("${{1}}{HIDDEN}${{2}}")).into_owned())
     }
 
     /// Whatever it is, with each of its strings passed through `hide`.
