@@ -70,6 +70,16 @@ enum Command {
     Reconcile,
     /// Say whether the engine can be reached and which versions it speaks.
     Engine,
+    /// Say what is wrong with containers, the worst first.
+    Diagnose(crate::diagnose::Args),
+    /// Say why a container did not start, or an image would not.
+    Startup(crate::startup::Args),
+    /// Watch a container: alerts as they happen, a report at the end.
+    Monitor(crate::watch::Args),
+    /// Say what a container uses memory for, and whether it leaks.
+    Memory(crate::watch::Args),
+    /// Run tools beside a container, in its namespaces.
+    Debug(crate::debug::Args),
 }
 
 /// Runs the command that the process was started with.
@@ -102,6 +112,11 @@ async fn run(cli: &Cli, output: &Output) -> Result<Exit> {
         Command::Abort => wish(global, Wish::Abort),
         Command::Reconcile => deploy::reconcile(global, output).await,
         Command::Engine => crate::engine::report::run(&global.engine, output).await,
+        Command::Diagnose(args) => crate::diagnose::run(args, global, output).await,
+        Command::Startup(args) => crate::startup::run(args, global, output).await,
+        Command::Monitor(args) => crate::watch::monitor::run(args, global, output).await,
+        Command::Memory(args) => crate::watch::memory::run(args, global, output).await,
+        Command::Debug(args) => crate::debug::run(args, global, output).await,
     }
 }
 

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 const LARGEST: u64 = 8 * 1024 * 1024;
 
 /// One request on a connection of its own; in HTTP/1.0, so that the answer isn't sent in chunks.
-pub(super) async fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nUser-Agent: ops\r\n\r\n");

@@ -3,7 +3,10 @@
 pub mod connect;
 mod deaths;
 pub mod docker;
-mod http;
+mod failure;
+pub(crate) mod http;
 mod recipe;
 pub mod redact;
 pub mod report;
+
+pub use failure::failure;

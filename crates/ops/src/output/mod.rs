@@ -1,6 +1,8 @@
 //! What a command writes: one document on stdout, as a table or as JSON; everything else on stderr.
 
 pub mod table;
+pub mod terminal;
+pub mod units;
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -48,7 +50,7 @@ impl Output {
             let envelope = Envelope { schema: SCHEMA, kind: T::KIND, document };
             serde_json::to_string(&envelope).or_exit(Exit::OperatorNeeded, "can't write JSON")? + "\n"
         } else {
-            document.to_string()
+            terminal::shown(document.to_string())
         };
         // Whoever closed the pipe has read enough.
         let _ = std::io::stdout().write_all(text.as_bytes());

@@ -1,6 +1,11 @@
 //! `ops` against real Docker, real HAProxy and the real service.
 #![cfg(feature = "all-tests")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test, helpers included")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed step is a failed test, helpers included"
+)]
 #![expect(clippy::print_stdout, reason = "figures for who runs the long tests")]
 #![expect(unreachable_pub, reason = "a test binary exports nothing; `pub` says what a module offers the others")]
 
@@ -10,5 +15,6 @@ mod balancer;
 mod blue_green;
 mod canary;
 mod crash;
+mod diagnose;
 mod output;
 mod refusals;

@@ -6,11 +6,15 @@ use std::path::Path;
 use schemars::{JsonSchema, schema_for};
 
 use crate::deploy::report::{Plan, Report};
+use crate::diagnose::Diagnosis;
 use crate::engine::report::Engine;
 use crate::exit::Failure;
 use crate::history::History;
 use crate::output::{Document, Envelope};
+use crate::startup::Startup;
 use crate::status::Status;
+use crate::watch::memory::MemoryReport;
+use crate::watch::monitor::Monitoring;
 
 fn check<T: Document + JsonSchema + 'static>() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(format!("{}.json", T::KIND));
@@ -25,10 +29,14 @@ fn check<T: Document + JsonSchema + 'static>() {
 
 #[test]
 fn schemas_of_all_documents_are_up_to_date() {
+    check::<Diagnosis>();
     check::<Engine>();
     check::<Failure>();
     check::<History>();
+    check::<MemoryReport>();
+    check::<Monitoring>();
     check::<Plan>();
     check::<Report>();
+    check::<Startup>();
     check::<Status>();
 }

@@ -1,0 +1,131 @@
+//! The document that `ops diagnose` answers with.
+
+use std::cmp::Reverse;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::container::facts::Facts;
+use crate::container::load::{Load, percent};
+use crate::findings::{Finding, Severity, worst};
+use crate::output::Document;
+use crate::output::table::table;
+use crate::output::units::{bytes, rate};
+
+/// Every container that was examined, the sickest first.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Diagnosis {
+    /// The worst of all.
+    pub severity: Severity,
+    /// One for each container.
+    pub containers: Vec<Examined>,
+    /// Those that couldn't be examined: they vanished meanwhile, or never were.
+    pub gone: Vec<String>,
+}
+
+/// One container and what is wrong with it.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Examined {
+    /// Its name.
+    pub name: String,
+    /// The first 12 digits of its id.
+    pub id: String,
+    /// Its image.
+    pub image: String,
+    /// created, running, paused, restarting, exited or dead, with its health.
+    pub status: String,
+    /// The worst of its findings.
+    pub severity: Severity,
+    /// What it does; none where it doesn't run.
+    pub load: Option<Load>,
+    /// CPUs that it may use.
+    pub cpu_quota: Option<f64>,
+    /// Bytes of memory that it may have.
+    pub memory_limit: Option<u64>,
+    /// What is wrong, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl Examined {
+    /// A container's facts and findings.
+    pub fn new(facts: Facts, findings: Vec<Finding>) -> Self {
+        let health = facts.state.health.map(|health| format!(" ({health})")).unwrap_or_default();
+        Self {
+            status: facts.state.status + &health,
+            severity: worst(&findings),
+            name: facts.name,
+            id: facts.id,
+            image: facts.image,
+            load: facts.load,
+            cpu_quota: facts.configuration.cpu_quota,
+            memory_limit: facts.configuration.memory_limit,
+            findings,
+        }
+    }
+
+    fn row(&self) -> [String; 8] {
+        let cell = |text: &dyn Fn(&Load) -> String| self.load.as_ref().map_or("-".to_owned(), text);
+        let quota = self.cpu_quota.map(|quota| format!("/{quota}")).unwrap_or_default();
+        let memory = |load: &Load| match self.memory_limit {
+            Some(limit) => {
+                let set = load.memory.working_set;
+                format!("{} / {} ({:.0} %)", bytes(set), bytes(limit), percent(set, limit))
+            }
+            None => bytes(load.memory.working_set),
+        };
+        [
+            self.name.clone(),
+            self.status.clone(),
+            cell(&|load| format!("{:.2}{quota}", load.cpus)),
+            cell(&memory),
+            cell(&|load| rate(load.received_rate + load.sent_rate)),
+            cell(&|load| rate(load.read_rate + load.write_rate)),
+            cell(&|load| load.pids.to_string()),
+            self.severity.to_string(),
+        ]
+    }
+}
+
+impl Diagnosis {
+    /// Puts the sickest first.
+    pub fn new(mut containers: Vec<Examined>, mut gone: Vec<String>) -> Self {
+        containers.sort_by(|a, b| (Reverse(a.severity), &a.name).cmp(&(Reverse(b.severity), &b.name)));
+        gone.sort();
+        let severity = containers.iter().map(|one| one.severity).max().unwrap_or(Severity::Low);
+        Self { severity, containers, gone }
+    }
+}
+
+impl Document for Diagnosis {
+    const KIND: &'static str = "diagnosis";
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: Vec<_> = self.containers.iter().map(Examined::row).collect();
+        let headings = ["CONTAINER", "STATUS", "CPUS", "WORKING SET", "NETWORK", "BLOCK I/O", "PIDS", "SEVERITY"];
+        f.write_str(&table(headings, &rows))?;
+        for one in self.containers.iter().filter(|one| !one.findings.is_empty()) {
+            write!(f, "\n{} ({})\n{}", one.name, one.image, list(&one.findings))?;
+        }
+        for name in &self.gone {
+            writeln!(f, "\n{name} could not be examined: there is no such container, or it vanished meanwhile")?;
+        }
+        Ok(())
+    }
+}
+
+/// Findings as a list, with the next step under each.
+pub fn list(findings: &[Finding]) -> String {
+    let lines = findings.iter().map(|Finding { id, severity, evidence, advice, link }| {
+        // Weaknesses that can wait take one line each.
+        match severity {
+            Severity::Low => format!("  {severity:<6}  {id}: {evidence}. {advice}\n"),
+            Severity::Medium | Severity::High => {
+                format!("  {severity:<6}  {id}: {evidence}\n          {advice} ({link})\n")
+            }
+        }
+    });
+    lines.collect()
+}

@@ -1,0 +1,5 @@
+//! The commands that examine, on real containers made sick on purpose.
+
+mod sick;
+mod support;
+mod unreachable;

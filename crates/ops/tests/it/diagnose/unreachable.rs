@@ -1,0 +1,37 @@
+//! Without an engine.
+
+use std::os::unix::net::UnixListener;
+
+use crate::diagnose::support::ops;
+
+const COMMANDS: [&str; 5] = ["diagnose", "startup", "memory", "monitor", "debug"];
+
+fn refused(address: &str) {
+    for command in COMMANDS {
+        let output = ops(&[command, "web", "--docker-host", address, "--timeout", "1s"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(9), "{command}: {said}");
+        assert!(said.contains(address), "{command}: {said}");
+    }
+}
+
+#[test]
+fn a_missing_socket_ends_with_9() {
+    refused("unix:///nonexistent/docker.sock");
+}
+
+#[test]
+fn a_socket_that_nobody_listens_on_ends_with_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("docker.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    refused(&format!("unix://{}", path.display()));
+}
+
+#[test]
+fn an_engine_that_never_answers_ends_with_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("docker.sock");
+    let _silent = UnixListener::bind(&path).unwrap();
+    refused(&format!("unix://{}", path.display()));
+}
