@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{CacheConfig, Config};
-use crate::health::{Checker, Health};
+use crate::health::{Checker, Health, Verdict};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -137,7 +137,12 @@ impl App {
         });
         // Not ready before the first checks are done, so that a ready service never says that it wasn't checked yet.
         let (schema, (), ()) = tokio::join!(self.wait_for_schema(), self.wait_for_redis(), first_report);
-        schema
+        schema?;
+        // Nor that the database is away, when it was at the first check and has come since.
+        if self.health.report().database != Verdict::Healthy {
+            self.health.next_report().await;
+        }
+        Ok(())
     }
 
     async fn wait_for_schema(&self) -> Result<(), Refused> {

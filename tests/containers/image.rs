@@ -138,6 +138,6 @@ async fn the_debug_image_has_the_same_program_with_symbols_and_tools_to_look_int
     }
     assert_eq!(run("id -u").await, "1001");
     assert_eq!(docker(&["run", "--rm", tag, "--version"]).await, format!("plinth {VERSION}"));
-    let line = run("gdb -batch -ex 'info line plinth::main' /plinth").await;
-    assert!(line.contains("src/main.rs"), "{line}");
+    let line = run("gdb -batch -ex 'info line src/main.rs:70' /plinth").await;
+    assert!(line.contains("/build/src/main.rs"), "{line}");
 }

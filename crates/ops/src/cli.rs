@@ -1,12 +1,15 @@
 //! The command line: global options, and one subcommand per module.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use containers::container::facts::Place;
 
-use crate::balancer::BalancerArgs;
+use crate::balancer::{BalancerArgs, Haproxy};
+use crate::deploy::parts::{Balancer, Slot};
 use crate::deploy::{self, rollback};
 use crate::engine::connect::EngineArgs;
 use crate::exit::{Exit, Failure, OrExit, Result};
@@ -71,15 +74,15 @@ enum Command {
     /// Say whether the engine can be reached and which versions it speaks.
     Engine,
     /// Say what is wrong with containers, the worst first.
-    Diagnose(crate::diagnose::Args),
+    Diagnose(containers::diagnose::Args),
     /// Say why a container did not start, or an image would not.
-    Startup(crate::startup::Args),
+    Startup(containers::startup::Args),
     /// Watch a container: alerts as they happen, a report at the end.
-    Monitor(crate::watch::Args),
+    Monitor(containers::watch::Args),
     /// Say what a container uses memory for, and whether it leaks.
-    Memory(crate::watch::Args),
+    Memory(containers::watch::Args),
     /// Run tools beside a container, in its namespaces.
-    Debug(crate::debug::Args),
+    Debug(containers::debug::Args),
 }
 
 /// Runs the command that the process was started with.
@@ -112,12 +115,19 @@ async fn run(cli: &Cli, output: &Output) -> Result<Exit> {
         Command::Abort => wish(global, Wish::Abort),
         Command::Reconcile => deploy::reconcile(global, output).await,
         Command::Engine => crate::engine::report::run(&global.engine, output).await,
-        Command::Diagnose(args) => crate::diagnose::run(args, global, output).await,
-        Command::Startup(args) => crate::startup::run(args, global, output).await,
-        Command::Monitor(args) => crate::watch::monitor::run(args, global, output).await,
-        Command::Memory(args) => crate::watch::memory::run(args, global, output).await,
-        Command::Debug(args) => crate::debug::run(args, global, output).await,
+        Command::Diagnose(args) => containers::diagnose::run(args, &global.engine, &slots(global).await, output).await,
+        Command::Startup(args) => containers::startup::run(args, &global.engine, output).await,
+        Command::Monitor(args) => containers::watch::monitor::run(args, &global.engine, output).await,
+        Command::Memory(args) => containers::watch::memory::run(args, &global.engine, output).await,
+        Command::Debug(args) => containers::debug::run(args, &global.engine, output).await,
     }
+}
+
+/// Where the balancer sends requests. Without one there are no slots to know of.
+async fn slots(global: &Global) -> Vec<(IpAddr, Place)> {
+    let slots = Haproxy::new(&global.balancer, global.engine.timeout).slots().await.unwrap_or_default();
+    let place = |slot: Slot| (slot.address.ip(), Place { name: slot.name, weight: slot.weight, down: slot.down });
+    slots.into_iter().map(place).collect()
 }
 
 /// Whoever deploys hears it within a second.

@@ -5,20 +5,14 @@
 
 mod balancer;
 pub mod cli;
-mod container;
-mod debug;
 mod deploy;
-mod diagnose;
 pub mod engine;
-pub mod exit;
-mod findings;
 pub mod gate;
 mod history;
-pub mod output;
-mod startup;
 mod state;
 mod status;
-mod watch;
+
+pub use containers::{exit, output};
 
 #[cfg(test)]
 #[path = "../tests/unit/mod.rs"]

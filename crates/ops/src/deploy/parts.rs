@@ -1,5 +1,6 @@
 //! What a deploy acts on, as two traits, so that every interleaving of failures can be tried on fakes.
 
+use crate::engine::http::Answer;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -181,11 +182,4 @@ pub trait Engine: Send + Sync {
     async fn once(&self, image: &str, recipe: &Recipe, command: &[&str]) -> Result<Ended>;
     /// GET from a replica, past the balancer; the error says why there was no answer.
     async fn get(&self, address: SocketAddr, path: &str) -> std::result::Result<Answer, String>;
-}
-
-/// A replica's answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    pub status: u16,
-    pub body: String,
 }

@@ -16,7 +16,8 @@ use futures_util::{StreamExt, TryStreamExt};
 
 use super::deaths::deaths;
 use super::{http, recipe, redact};
-use crate::deploy::parts::{Answer, Ended, Engine, Image, Recipe, Replica, Seen, Slot, once};
+use crate::deploy::parts::{Ended, Engine, Image, Recipe, Replica, Seen, Slot, once};
+use crate::engine::http::Answer;
 use crate::exit::{Exit, Failure, OrExit, Result};
 
 /// The deploy that made a container.

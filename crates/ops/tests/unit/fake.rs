@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::deploy::parts::{
-    Admin, Answer, Balancer, Change, Counters, Ended, Engine, Image, Recipe, Replica, Seen, Slot,
-};
+use crate::deploy::parts::{Admin, Balancer, Change, Counters, Ended, Engine, Image, Recipe, Replica, Seen, Slot};
+use crate::engine::http::Answer;
 use crate::exit::{Exit, Failure, Result};
 
 /// What goes wrong at one call.

@@ -1,6 +1,5 @@
 //! The state machine on fakes, and parsers on recorded text.
 
-mod diagnose;
 mod fake;
 mod interleavings;
 mod parsers;

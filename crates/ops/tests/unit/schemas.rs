@@ -3,18 +3,18 @@
 use std::fs;
 use std::path::Path;
 
+use containers::diagnose::Diagnosis;
+use containers::startup::Startup;
+use containers::watch::memory::MemoryReport;
+use containers::watch::monitor::Monitoring;
 use schemars::{JsonSchema, schema_for};
 
 use crate::deploy::report::{Plan, Report};
-use crate::diagnose::Diagnosis;
 use crate::engine::report::Engine;
 use crate::exit::Failure;
 use crate::history::History;
 use crate::output::{Document, Envelope};
-use crate::startup::Startup;
 use crate::status::Status;
-use crate::watch::memory::MemoryReport;
-use crate::watch::monitor::Monitoring;
 
 fn check<T: Document + JsonSchema + 'static>() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(format!("{}.json", T::KIND));

@@ -2,16 +2,14 @@
 
 mod report;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub use report::{Diagnosis, Examined, list};
 
-use crate::balancer::Haproxy;
-use crate::cli::Global;
 use crate::container::collect;
 use crate::container::facts::Place;
-use crate::deploy::parts::Balancer;
-use crate::engine::connect::connect;
+use crate::engine::connect::{EngineArgs, connect};
 use crate::exit::{Exit, Failure, Result};
 use crate::findings::{Thresholds, judge};
 use crate::output::Output;
@@ -32,20 +30,17 @@ pub struct Args {
     pub thresholds: Thresholds,
 }
 
-/// Examines, judges, shows.
-pub async fn run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
-    let docker = connect(&global.engine).await?;
+/// Examines, judges, shows. `slots`: where the balancer sends requests, if there is one.
+pub async fn run(args: &Args, engine: &EngineArgs, slots: &[(IpAddr, Place)], output: &Output) -> Result<Exit> {
+    let docker = connect(engine).await?;
     let ids = collect::choose(&docker, &args.containers, args.label.as_deref()).await?;
-    // Without a balancer there are no slots to know of.
-    let slots = Haproxy::new(&global.balancer, global.engine.timeout).slots().await.unwrap_or_default();
     let mut containers = Vec::new();
     let mut gone: Vec<(String, Failure)> = Vec::new();
     for (id, facts) in collect::examine(&docker, &ids, args.window).await? {
         match facts {
             Ok(mut facts) => {
                 let address = facts.configuration.address();
-                let slot = slots.iter().find(|slot| Some(slot.address.ip()) == address);
-                facts.slot = slot.map(|slot| Place { name: slot.name.clone(), weight: slot.weight, down: slot.down });
+                facts.slot = slots.iter().find(|(slot, _)| Some(*slot) == address).map(|(_, place)| place.clone());
                 let findings = judge(&facts, &args.thresholds);
                 containers.push(Examined::new(facts, findings));
             }

@@ -9,11 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::record::{Seen, record};
 use super::save;
 use super::trend::{Trend, Verdict, judge};
-use crate::cli::Global;
 use crate::container::collect;
 use crate::container::load::{Load, percent};
 use crate::container::sample::{Memory, Sample};
-use crate::engine::connect::connect;
+use crate::engine::connect::{EngineArgs, connect};
 use crate::exit::{Exit, Failure, Result};
 use crate::findings::{Finding, Severity, Thresholds, worst};
 use crate::output::table::table;
@@ -51,8 +50,8 @@ pub struct MemoryReport {
 }
 
 /// Records, judges, shows.
-pub async fn run(args: &super::Args, global: &Global, output: &Output) -> Result<Exit> {
-    let docker = connect(&global.engine).await?;
+pub async fn run(args: &super::Args, engine: &EngineArgs, output: &Output) -> Result<Exit> {
+    let docker = connect(engine).await?;
     let id = &args.container;
     let mut facts = collect::one(&docker, id, Duration::ZERO).await?;
     let every = args.every.unwrap_or(Duration::from_secs(1));

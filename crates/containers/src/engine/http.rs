@@ -8,15 +8,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::deploy::parts::Answer;
-
 /// The longest that a probe may take.
 const LIMIT: Duration = Duration::from_secs(3);
 /// The largest answer that is read; a page of metrics has some 100 KiB.
 const LARGEST: u64 = 8 * 1024 * 1024;
 
+/// An answer to a GET.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// Its body.
+    pub body: String,
+}
+
 /// One request on a connection of its own; in HTTP/1.0, so that the answer isn't sent in chunks.
-pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
+pub async fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nUser-Agent: ops\r\n\r\n");

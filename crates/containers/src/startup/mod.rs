@@ -13,8 +13,7 @@ use bollard::Docker;
 use causes::judge;
 pub use report::Startup;
 
-use crate::cli::Global;
-use crate::engine::connect::connect;
+use crate::engine::connect::{EngineArgs, connect};
 use crate::exit::{Exit, Result};
 use crate::findings::worst;
 use crate::output::Output;
@@ -33,8 +32,8 @@ pub struct Args {
 }
 
 /// Looks at the container, or at one made from the image.
-pub async fn run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
-    let docker = connect(&global.engine).await?;
+pub async fn run(args: &Args, engine: &EngineArgs, output: &Output) -> Result<Exit> {
+    let docker = connect(engine).await?;
     let Some(image) = trial::image(&docker, &args.target).await? else {
         if args.run {
             trial::start(&docker, &args.target, args.watch).await?;

@@ -10,12 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{Seen, record};
 use super::save;
-use crate::cli::Global;
 use crate::container::collect;
 use crate::container::facts::Facts;
 use crate::container::load::Load;
 use crate::container::sample::Sample;
-use crate::engine::connect::connect;
+use crate::engine::connect::{EngineArgs, connect};
 use crate::exit::{Exit, Failure, Result};
 use crate::findings::{Finding, Severity, Thresholds};
 use crate::output::table::table;
@@ -45,10 +44,15 @@ pub struct Monitoring {
 /// How one quantity was distributed over the samples.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Distribution {
+    /// The mean.
     pub average: f64,
+    /// Half of the samples are at most this.
     pub p50: f64,
+    /// 95 of 100 are at most this.
     pub p95: f64,
+    /// 99 of 100 are at most this.
     pub p99: f64,
+    /// The largest.
     pub peak: f64,
 }
 
@@ -135,8 +139,8 @@ fn event(action: &str) -> Option<Finding> {
 }
 
 /// Records, alerts, shows; the report is written however it ends.
-pub async fn run(args: &super::Args, global: &Global, output: &Output) -> Result<Exit> {
-    let docker = connect(&global.engine).await?;
+pub async fn run(args: &super::Args, engine: &EngineArgs, output: &Output) -> Result<Exit> {
+    let docker = connect(engine).await?;
     let facts = collect::one(&docker, &args.container, Duration::ZERO).await?;
     let name = facts.name.clone();
     let mut watcher = Watcher::new(facts);

@@ -13,8 +13,7 @@ use futures_util::StreamExt;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::io::AsyncWriteExt;
 
-use crate::cli::Global;
-use crate::engine::connect::connect;
+use crate::engine::connect::{EngineArgs, connect};
 use crate::engine::failure;
 use crate::exit::{Exit, Failure, OrExit, Result};
 use crate::output::Output;
@@ -52,8 +51,8 @@ impl Drop for Raw {
 }
 
 /// Runs the tools and hands through what is typed and written.
-pub async fn run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
-    let docker = connect(&global.engine).await?;
+pub async fn run(args: &Args, engine: &EngineArgs, output: &Output) -> Result<Exit> {
+    let docker = connect(engine).await?;
     let target = docker.inspect_container(&args.container, None).await;
     let target = target.map_err(|error| failure(&error, "can't debug"))?;
     if target.state.and_then(|state| state.running) != Some(true) {

@@ -182,14 +182,14 @@ fn a_floating_tag_is_told_from_a_registrys_port() {
 
 #[test]
 fn every_finding_has_a_section_in_the_documentation() {
-    let page = include_str!("../../../../../docs/diagnosing.md");
+    let page = include_str!("../../../../docs/diagnosing.md");
     let sources = [
-        include_str!("../../../src/findings/state.rs"),
-        include_str!("../../../src/findings/load.rs"),
-        include_str!("../../../src/findings/configuration.rs"),
-        include_str!("../../../src/startup/causes.rs"),
-        include_str!("../../../src/watch/memory.rs"),
-        include_str!("../../../src/watch/monitor.rs"),
+        include_str!("../../src/findings/state.rs"),
+        include_str!("../../src/findings/load.rs"),
+        include_str!("../../src/findings/configuration.rs"),
+        include_str!("../../src/startup/causes.rs"),
+        include_str!("../../src/watch/memory.rs"),
+        include_str!("../../src/watch/monitor.rs"),
     ];
     let severity = r#"(?:Severity::)?(?:High|Medium|Low|severity|text|said|r")"#;
     let pattern = regex::Regex::new(&format!(r#"\(\s*"([a-z-]+)",\s*{severity}"#)).unwrap();

@@ -1,0 +1,7 @@
+//! The Docker Engine: connecting to it, what its errors mean, and asking what runs in a container.
+
+pub mod connect;
+mod failure;
+pub mod http;
+
+pub use failure::failure;
