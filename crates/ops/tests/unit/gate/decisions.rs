@@ -88,6 +88,18 @@ fn looking_again_at_the_same_counts_spends_nothing() {
 }
 
 #[test]
+fn looks_before_a_checkpoint_spend_nothing() {
+    let mut judge = Judge::new(Settings::default());
+    for _ in 0..100 {
+        assert_eq!(judge.look(&step((100, 0), (100, 0), (0, 0))), Verdict::Continue);
+    }
+
+    let first = judge.look(&step((1_000, 16), (1_000, 2), (0, 0)));
+
+    assert!(matches!(first, Verdict::Fail(_)), "{first:?}");
+}
+
+#[test]
 fn errors_of_a_cold_start_are_not_held_against_a_canary_whose_fresh_baseline_has_them_too() {
     let verdict = last_verdict(&step((1_000, 9), (1_000, 9), (8_000, 1)));
 
