@@ -161,7 +161,7 @@ fn test_passes_arguments_and_the_exit_code_of_cargo_test_on() {
     std::fs::write(folder.path().join("tests/it.rs"), tests).unwrap();
     let output = dev(folder.path(), &["test", "--", "--test", "it", "good"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert!(text(&output).contains("not run: jaeger"), "{}", text(&output));
+    assert!(text(&output).contains("not run: docker, jaeger"), "{}", text(&output));
     let output = dev(folder.path(), &["test"]).output().unwrap();
     assert_eq!(output.status.code(), Some(101), "{}", text(&output));
 }
@@ -170,11 +170,13 @@ fn test_passes_arguments_and_the_exit_code_of_cargo_test_on() {
 fn test_all_names_what_is_missing_and_runs_nothing() {
     let folder = workspace();
     let output = dev(folder.path(), &["test", "--all"]).output().unwrap();
-    if devkit::find("jaeger").is_none() {
-        assert_eq!(output.status.code(), Some(1));
-        assert!(text(&output).contains("needs jaeger"), "{}", text(&output));
-    } else {
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let programs =
+        ["docker", "jaeger", "k6", "kubectl", "memcached", "prometheus", "promtool", "alertmanager", "amtool"];
+    let missing: Vec<_> =
+        programs.into_iter().chain(["node_exporter"]).filter(|program| devkit::find(program).is_none()).collect();
+    assert_eq!(output.status.code(), Some(i32::from(!missing.is_empty())), "{}", text(&output));
+    for program in missing {
+        assert!(text(&output).contains(&format!("needs {program}")), "{}", text(&output));
     }
 }
 
