@@ -15,6 +15,7 @@ mod balancer;
 mod blue_green;
 mod canary;
 mod crash;
+#[cfg(feature = "sick-tests")]
 mod diagnose;
 mod output;
 mod refusals;
