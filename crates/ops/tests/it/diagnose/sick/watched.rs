@@ -74,7 +74,7 @@ fn ctrl_c_still_writes_the_report() {
 }
 
 #[test]
-#[ignore = "ten minutes: cargo dev nightly"]
+#[ignore = "ten minutes: docs/diagnosing.md tells how"]
 fn ten_minutes_tell_a_leak_from_a_sawtooth_and_a_warm_up() {
     let grow = "push @all, 'x' . 'y' x";
     let wait = "select undef, undef, undef, 1";
