@@ -1,11 +1,9 @@
 //! The image by itself: what it says, what it may, what is in it.
 
-use devkit::wait_until;
+use devkit::{Cleanup, wait_until};
 use serde_json::{Value, json};
 
-use crate::support::{
-    COMMIT, CREATED, Cleanup, Container, LIMIT, VERSION, build, client, docker, image, output, unique,
-};
+use crate::support::{COMMIT, CREATED, Container, LIMIT, VERSION, build, client, docker, image, output, unique};
 
 /// How the image is meant to be run.
 const HARDENED: [&str; 7] = [
@@ -46,7 +44,7 @@ async fn the_image_is_small_and_has_nothing_to_start_but_the_service() {
     assert!(size < 42_000_000, "{size} bytes");
 
     let name = unique();
-    let _cleanup = Cleanup::new(&format!("docker rm {name}"));
+    let _cleanup = Cleanup::new(&format!("docker rm {name}")).unwrap();
     docker(&["create", "--name", &name, image().await]).await;
     // Symbolic links in archives are written as `name -> target`.
     let mut list = tokio::process::Command::new("sh");
@@ -68,7 +66,7 @@ async fn the_image_is_small_and_has_nothing_to_start_but_the_service() {
 async fn the_program_lists_its_crates_for_scanners_and_has_no_symbols() {
     let name = unique();
     let folder = tempfile::tempdir().unwrap();
-    let _cleanup = Cleanup::new(&format!("docker rm {name}"));
+    let _cleanup = Cleanup::new(&format!("docker rm {name}")).unwrap();
     docker(&["create", "--name", &name, image().await]).await;
     let copy = folder.path().join("plinth");
     docker(&["cp", &format!("{name}:/plinth"), copy.to_str().unwrap()]).await;

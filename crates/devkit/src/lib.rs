@@ -7,6 +7,7 @@
 //! `container`, `none`) narrow where a server comes from to that one way, to try it.
 
 mod account;
+mod cleanup;
 pub mod commands;
 mod container;
 mod database;
@@ -27,6 +28,7 @@ mod settings;
 mod wait;
 
 pub use crate::redis::Redis;
+pub use cleanup::Cleanup;
 pub use database::Database;
 pub use port::free_port;
 pub use postgres::{Postgres, shared_postgres};

@@ -1,10 +1,9 @@
 //! Spans: made with `tracing`, recorded by OpenTelemetry, exported in batches by a thread of the SDK.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceId, Tracer};
 use opentelemetry::{Context as OtelContext, KeyValue};
 use opentelemetry_sdk::Resource;
@@ -81,14 +80,28 @@ pub fn random_span_id() -> SpanId {
 
 /// The caller's span, when there is a well-formed `traceparent` (W3C Trace Context, section 3.2).
 pub fn parent<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<SpanContext> {
-    let headers = ["traceparent", "tracestate"].into_iter();
-    let carrier: HashMap<String, String> =
-        headers.filter_map(|name| Some((name.to_owned(), header(name)?.to_owned()))).collect();
-    if !carrier.contains_key("traceparent") {
-        return None;
-    }
+    let carrier = Carrier { traceparent: header("traceparent")?, tracestate: header("tracestate") };
     let context = TraceContextPropagator::new().extract_with_context(&OtelContext::new(), &carrier);
     Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
+}
+
+/// The headers of W3C Trace Context.
+struct Carrier<'a> {
+    traceparent: &'a str,
+    tracestate: Option<&'a str>,
+}
+
+impl Extractor for Carrier<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            "traceparent" => Some(self.traceparent),
+            "tracestate" => self.tracestate,
+            _ => None,
+        }
+    }
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent", "tracestate"]
+    }
 }
 
 /// Begins the root span of a sampled request, under its caller's; returns its id.

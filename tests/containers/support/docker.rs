@@ -1,8 +1,8 @@
 use std::io::ErrorKind;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use devkit::Cleanup;
 use tokio::process::Command;
 
 use super::LIMIT;
@@ -47,26 +47,6 @@ pub fn unique() -> String {
     format!("plinth-test-{:08x}", rand::random::<u32>())
 }
 
-/// A shell command that runs when this is dropped or the test process ends, whatever ends it: a shell of a process
-/// group of its own waits for the end of a pipe that only we hold.
-pub struct Cleanup(Child);
-
-impl Cleanup {
-    pub fn new(script: &str) -> Self {
-        let script = format!("trap '' HUP INT QUIT TERM; while read -r line; do :; done; {script}");
-        let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        Self(shell.spawn().unwrap())
-    }
-}
-
-impl Drop for Cleanup {
-    fn drop(&mut self) {
-        // Waiting closes the pipe first.
-        let _ = self.0.wait();
-    }
-}
-
 /// A container that is removed at the end.
 pub struct Container {
     pub name: String,
@@ -77,7 +57,7 @@ impl Container {
     /// `docker run --detach` with these arguments.
     pub async fn run(args: &[&str]) -> Self {
         let name = unique();
-        let cleanup = Cleanup::new(&format!("docker rm --force --volumes {name}"));
+        let cleanup = Cleanup::new(&format!("docker rm --force --volumes {name}")).unwrap();
         docker(&[&["run", "--detach", "--name", &name], args].concat()).await;
         Self { name, _cleanup: cleanup }
     }

@@ -8,7 +8,7 @@ mod settings;
 mod swarm;
 mod traffic;
 
-pub use docker::{Cleanup, Container, docker, output, succeeded, unique};
+pub use docker::{Container, docker, output, succeeded, unique};
 pub use image::{COMMIT, CREATED, VERSION, build, image};
 pub use manifests::{Overlay, checkout, duration, stack, text, yaml};
 pub use project::Project;

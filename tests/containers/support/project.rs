@@ -1,10 +1,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use devkit::Cleanup;
 use tokio::process::Command;
 use tokio::sync::{RwLock, RwLockReadGuard};
 
-use super::docker::{Cleanup, finished, succeeded, unique};
+use super::docker::{finished, succeeded, unique};
 use super::image;
 
 /// Everything of `compose.yaml` up to health, on a machine that is busy with other tests.
@@ -36,7 +37,8 @@ impl Project {
         ];
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         // By labels, so that no file is needed: the checkout may be gone by then.
-        let cleanup = Cleanup::new(&format!("docker compose --project-name {name} down --volumes --timeout 1"));
+        let cleanup =
+            Cleanup::new(&format!("docker compose --project-name {name} down --volumes --timeout 1")).unwrap();
         Self { name, settings: all, _cleanup: cleanup, _names: NAMES.read().await }
     }
 

@@ -1,12 +1,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use devkit::{free_port, wait_until};
+use devkit::{Cleanup, free_port, wait_until};
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::sync::RwLockWriteGuard;
 
-use super::docker::{Cleanup, docker, succeeded, unique};
+use super::docker::{docker, succeeded, unique};
 use super::project::NAMES;
 use super::{LIMIT, checkout, client, image};
 
@@ -32,7 +32,7 @@ impl Stack {
         let name = unique();
         let address = (std::net::Ipv4Addr::LOCALHOST, free_port().unwrap()).into();
         let front = format!("10.{}.{}.0/24", rand::random_range(128..192), rand::random_range(0..255));
-        let cleanup = Cleanup::new(&removal(&name, ours));
+        let cleanup = Cleanup::new(&removal(&name, ours)).unwrap();
         if ours {
             let here = ["--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:2377"];
             docker(&[&["swarm", "init"], &here[..]].concat()).await;

@@ -2,8 +2,7 @@
 
 use super::parts::{Replica, Seen, Slot, color};
 use crate::exit::{Exit, Failure, Result};
-use crate::state::journal::{Deploy, Phase, Strategy, Timing};
-use crate::state::now;
+use crate::state::journal::{Deploy, Strategy, Timing};
 
 /// What is to be deployed, and how.
 #[derive(Debug, Clone)]
@@ -73,21 +72,7 @@ pub fn plan(slots: &[Slot], seen: &[Seen], wanted: &Wanted) -> Result<Deploy> {
         })?;
         baseline = Some(make(slot, &running.image, &running.version));
     }
-    Ok(Deploy {
-        id,
-        strategy: wanted.strategy,
-        image: wanted.image.clone(),
-        version: wanted.version.clone(),
-        started: now(),
-        phase: Phase::Planned,
-        since: now(),
-        share: 0,
-        old,
-        new,
-        baseline,
-        timing: wanted.timing.clone(),
-        outcome: None,
-        reason: None,
-        warm_until: None,
-    })
+    let (image, version) = (wanted.image.clone(), wanted.version.clone());
+    let planned = Deploy::planned(id, wanted.strategy, image, version, wanted.timing.clone());
+    Ok(Deploy { old, new, baseline, ..planned })
 }

@@ -11,7 +11,6 @@ use crate::exit::{Exit, Failure, Result};
 use crate::gate::Settings;
 use crate::output::Output;
 use crate::state::journal::{Deploy, Phase, Strategy};
-use crate::state::now;
 
 /// Arguments of `ops rollback`.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,23 +45,9 @@ pub async fn run(args: &Args, global: &Global, output: &Output) -> Result<Exit> 
             seen.iter().find(|seen| seen.name == one.container).map(|seen| replica(slot, seen))
         })
         .collect();
-    let deploy = Deploy {
-        id: format!("{:08x}", rand::random::<u32>()),
-        strategy: Strategy::Rollback,
-        image: new.first().map(|one| one.image.clone()).unwrap_or_default(),
-        version,
-        started: now(),
-        phase: Phase::Planned,
-        since: now(),
-        share: 0,
-        old,
-        new,
-        baseline: None,
-        timing: last.timing,
-        outcome: None,
-        reason: None,
-        warm_until: None,
-    };
+    let id = format!("{:08x}", rand::random::<u32>());
+    let image = new.first().map(|one| one.image.clone()).unwrap_or_default();
+    let deploy = Deploy { old, new, ..Deploy::planned(id, Strategy::Rollback, image, version, last.timing) };
     if args.dry_run {
         output.show(&super::report::Plan::new(deploy, &[]))?;
         return Ok(Exit::Done);

@@ -113,6 +113,27 @@ pub struct Deploy {
 }
 
 impl Deploy {
+    /// One of which nothing is done yet, and which has no replicas yet.
+    pub fn planned(id: String, strategy: Strategy, image: String, version: String, timing: Timing) -> Self {
+        Self {
+            id,
+            strategy,
+            image,
+            version,
+            started: now(),
+            phase: Phase::Planned,
+            since: now(),
+            share: 0,
+            old: Vec::new(),
+            new: Vec::new(),
+            baseline: None,
+            timing,
+            outcome: None,
+            reason: None,
+            warm_until: None,
+        }
+    }
+
     /// Every replica but the old ones.
     pub fn made(&self) -> impl Iterator<Item = &Replica> {
         self.new.iter().chain(&self.baseline)

@@ -1,5 +1,4 @@
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -23,24 +22,4 @@ pub async fn succeeded(command: &mut Command, input: &str) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?} failed:\n{out}{err}");
     out.trim_end().to_owned()
-}
-
-/// A shell command that runs when this is dropped or the test process ends, whatever ends it: a shell of a process
-/// group of its own waits for the end of a pipe that only we hold.
-pub struct Cleanup(Child);
-
-impl Cleanup {
-    pub fn new(script: &str) -> Self {
-        let script = format!("trap '' HUP INT QUIT TERM; while read -r line; do :; done; {script}");
-        let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        Self(shell.spawn().unwrap())
-    }
-}
-
-impl Drop for Cleanup {
-    fn drop(&mut self) {
-        // Waiting closes the pipe first.
-        let _ = self.0.wait();
-    }
 }

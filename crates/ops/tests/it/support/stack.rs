@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use devkit::load::{Ask, Load, Report, Traffic};
-use devkit::wait_until;
+use devkit::{Cleanup, wait_until};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::docker::{Cleanup, docker, succeeded};
+use super::docker::{docker, succeeded};
 use super::{LIMIT, image};
 
 /// The system of `compose.yaml` under a name and with a network of its own, and a state folder for `ops`.
@@ -37,7 +37,7 @@ impl Stack {
         // What ops makes is no part of the project, but in its network.
         let ours = format!("docker ps --all --quiet --filter network={name}_front");
         let down = format!("docker compose --project-name {name} down --volumes --timeout 1");
-        let cleanup = Cleanup::new(&format!("docker rm --force --volumes $({ours}); {down}; {down}"));
+        let cleanup = Cleanup::new(&format!("docker rm --force --volumes $({ours}); {down}; {down}")).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut stack = Self { name, folder, socket: PathBuf::new(), settings: all, _cleanup: cleanup };
         stack.compose(&["up", "--wait", "--no-build"]).await;
