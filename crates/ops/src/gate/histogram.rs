@@ -54,15 +54,30 @@ impl Histogram {
         None
     }
 
-    /// The counts of both in each bucket, in rising order.
-    pub(super) fn beside(&self, other: &Self) -> impl Iterator<Item = (f64, f64)> {
-        let mut bounds: Vec<f64> = self.buckets.iter().chain(&other.buckets).map(|bucket| bucket.0).collect();
-        bounds.sort_by(f64::total_cmp);
-        bounds.dedup();
-        bounds.into_iter().map(|bound| (self.inside(bound), other.inside(bound)))
+    /// Each bucket of either, in rising order, with the counts of both.
+    pub(super) fn beside(&self, other: &Self) -> impl Iterator<Item = (f64, u64, u64)> {
+        let (mut left, mut right) = (self.buckets.iter().peekable(), other.buckets.iter().peekable());
+        std::iter::from_fn(move || {
+            let bounds = [left.peek(), right.peek()].into_iter().flatten().map(|bucket| bucket.0);
+            let bound = bounds.min_by(f64::total_cmp)?;
+            let own = |bucket: &&(f64, u64)| bucket.0.total_cmp(&bound).is_le();
+            Some((
+                bound,
+                left.next_if(own).map_or(0, |bucket| bucket.1),
+                right.next_if(own).map_or(0, |bucket| bucket.1),
+            ))
+        })
     }
 
-    fn inside(&self, bound: f64) -> f64 {
-        float(self.buckets.iter().filter(|bucket| bucket.0 == bound).map(|bucket| bucket.1).sum())
+    /// What came since `before`.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        let buckets = self.beside(before).map(|(bound, now, then)| (bound, now.saturating_sub(then)));
+        Self { buckets: buckets.collect(), seconds: (self.seconds - before.seconds).max(0.0) }
+    }
+
+    /// Both together.
+    pub(super) fn and(&self, more: &Self) -> Self {
+        let buckets = self.beside(more).map(|(bound, some, others)| (bound, some + others));
+        Self { buckets: buckets.collect(), seconds: self.seconds + more.seconds }
     }
 }

@@ -12,12 +12,16 @@
 //! checkpoint k gets 1 / (k (k + 1)) of the other, which sums up to that half however many there are.
 
 use super::absolute::{keeps_error_limit, limits_exceeded};
-use super::{Sample, Settings, Verdict, errors, latency};
+use super::blocks::Blocks;
+use super::latency::{self, Demand};
+use super::{Sample, Settings, Verdict, errors};
 
 /// The exact test's share, in shares of the three others.
 const EXACT: f64 = 9.0;
-/// Significance at which latency looks suspicious enough to wait.
-const SUSPICION: f64 = 0.05;
+/// What makes latency look suspicious enough to wait.
+const SUSPICION: Demand = Demand { alpha: 0.05, blocks: 0.3, strictness: 0.5 };
+/// Fewer blocks don't clear anyone of a suspicion.
+const FEWEST_BLOCKS: usize = 5;
 
 /// Judges one step of a canary; each step has its own.
 #[derive(Clone, Debug)]
@@ -27,6 +31,7 @@ pub struct Judge {
     share: f64,
     checkpoints: u32,
     next_checkpoint: u64,
+    blocks: Blocks,
 }
 
 impl Judge {
@@ -35,7 +40,7 @@ impl Judge {
     pub fn new(settings: Settings) -> Self {
         let share = settings.alpha / f64::from(settings.steps.max(1)) / (EXACT + 3.0);
         let next_checkpoint = (settings.min_requests / 4).max(1);
-        Self { settings, share, checkpoints: 0, next_checkpoint }
+        Self { settings, share, checkpoints: 0, next_checkpoint, blocks: Blocks::default() }
     }
 
     /// The verdict on all that the step has shown up to now. After anything but [`Verdict::Continue`] the step is over.
@@ -43,6 +48,7 @@ impl Judge {
         if !sample.zero_tolerance.is_empty() {
             return Verdict::Fail(sample.zero_tolerance.join("; "));
         }
+        self.blocks.add(&sample.canary.latency, &sample.baseline.latency);
         let last = sample.elapsed >= self.settings.max_elapsed;
         let significance = self.spend(sample, last);
         if let Some(reason) = self.failure(sample, significance) {
@@ -78,15 +84,15 @@ impl Judge {
         }
         errors::two_sample(sample, settings, EXACT * significance)
             .or_else(|| limits_exceeded(&sample.canary, settings, significance))
-            .or_else(|| self.slower(sample, significance, 1.0))
+            .or_else(|| self.slower(sample, Demand { alpha: significance, blocks: 0.0, strictness: 1.0 }))
     }
 
     /// A few answers don't prove anything here.
-    fn slower(&self, sample: &Sample, significance: f64, strictness: f64) -> Option<String> {
+    fn slower(&self, sample: &Sample, demand: Demand) -> Option<String> {
         if sample.canary.requests.min(sample.baseline.requests) < self.settings.min_requests {
             return None;
         }
-        latency::slower(sample, &self.settings, significance, strictness)
+        latency::slower(sample, &self.blocks, &self.settings, demand)
     }
 
     /// What keeps the canary from passing.
@@ -104,6 +110,8 @@ impl Judge {
         if !errors::sequential_accept(sample, settings) || !keeps_error_limit(&sample.canary, settings) {
             return Some(format!("{}: neither clearly worse nor clearly as good", errors::compared(sample)));
         }
-        self.slower(sample, SUSPICION, 0.5).map(|reason| format!("perhaps slower: {reason}"))
+        let enough = self.blocks.count() >= FEWEST_BLOCKS;
+        let blocks = if enough { SUSPICION.blocks } else { 1.0 };
+        self.slower(sample, Demand { blocks, ..SUSPICION }).map(|reason| format!("perhaps slower: {reason}"))
     }
 }

@@ -6,6 +6,7 @@
 //! that step as often as it likes. `docs/canary.md` tells operators what comes of it, with measured error rates.
 
 mod absolute;
+mod blocks;
 mod errors;
 mod histogram;
 mod judge;

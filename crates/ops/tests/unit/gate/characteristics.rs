@@ -8,7 +8,8 @@ use super::simulation::{World, rates};
 
 const CANARIES: u64 = 200;
 /// A canary at 10 % of the traffic beside its baseline, eight other replicas' worth of traffic on the running version.
-pub const AMONG_OTHERS: World = World { errors: (0.0, 0.0), slower: None, others: 8, steps: 1, most: 1_500 };
+pub const AMONG_OTHERS: World =
+    World { errors: (0.0, 0.0), slower: None, stalls: (0.0, 0.0), others: 8, steps: 1, most: 1_500 };
 /// Nothing but the canary and its baseline.
 pub const ALONE: World = World { others: 0, ..AMONG_OTHERS };
 
@@ -68,4 +69,14 @@ fn five_percent_slower_is_not_rolled_back() {
     let rates = rates(&world, CANARIES);
 
     assert!(rates.failed + rates.inconclusive <= 2.0, "{} % passed", rates.passed);
+}
+
+#[test]
+fn stalls_that_hit_both_sides_by_chance_fail_at_most_2_percent_of_equal_canaries() {
+    let world = World { slower: Some(1.0), stalls: (0.03, 0.03), steps: 3, most: 6_000, ..AMONG_OTHERS };
+
+    let rates = rates(&world, CANARIES);
+
+    assert!(rates.failed <= 2.0, "{} % failed, {} % inconclusive", rates.failed, rates.inconclusive);
+    println!("{} % inconclusive, {} requests", rates.inconclusive, rates.requests);
 }

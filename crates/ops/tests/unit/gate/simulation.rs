@@ -1,7 +1,7 @@
 //! Canaries with known faults, drawn at random from a seed.
 
-use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::{Binomial, Distribution as _, LogNormal};
 
 use super::*;
@@ -16,6 +16,8 @@ pub struct World {
     pub errors: (f64, f64),
     /// So many times slower is the canary; none where latency isn't simulated, because that takes long.
     pub slower: Option<f64>,
+    /// Chance that one side stalls between two looks, and so all its answers of that time; the canary's, and the baseline's.
+    pub stalls: (f64, f64),
     /// Other replicas of the running version, for each of the baseline.
     pub others: u64,
     pub steps: u32,
@@ -58,27 +60,26 @@ pub fn canary(world: &World, seed: u64) -> Ending {
 
 fn draw(world: &World, sample: &mut Sample, rng: &mut StdRng) {
     let (canary, running) = world.errors;
-    answer(&mut sample.canary, BATCH, canary, world.slower, rng);
-    answer(&mut sample.baseline, BATCH, running, world.slower.map(|_| 1.0), rng);
-    answer(&mut sample.others, BATCH * world.others, running, None, rng);
+    answer(&mut sample.canary, BATCH, (canary, world.stalls.0), world.slower, rng);
+    answer(&mut sample.baseline, BATCH, (running, world.stalls.1), world.slower.map(|_| 1.0), rng);
+    answer(&mut sample.others, BATCH * world.others, (running, 0.0), None, rng);
 }
 
-fn answer(arm: &mut Arm, requests: u64, errors: f64, slower: Option<f64>, rng: &mut StdRng) {
+fn answer(arm: &mut Arm, requests: u64, (errors, stalls): (f64, f64), slower: Option<f64>, rng: &mut StdRng) {
     arm.requests += requests;
     arm.errors += Binomial::new(requests, errors).unwrap().sample(rng);
     let Some(slower) = slower else { return };
+    let stall = if stalls > 0.0 && rng.random_bool(stalls) { 0.3 } else { 0.0 };
     // Half of the answers take under 30 ms, a twentieth over 68 ms.
     let seconds = LogNormal::new(0.03_f64.ln(), 0.5).unwrap();
+    if arm.latency.buckets.is_empty() {
+        arm.latency.buckets = super::arm(0, 0, 0.0).latency.buckets;
+    }
     for _ in 0..requests {
-        let seconds: f64 = seconds.sample(rng) * slower;
-        let one = super::arm(1, 0, seconds);
+        let seconds: f64 = seconds.sample(rng) * slower + stall;
         arm.latency.seconds += seconds;
-        if arm.latency.buckets.is_empty() {
-            arm.latency.buckets = one.latency.buckets;
-        } else {
-            let inside = arm.latency.buckets.iter_mut().find(|bucket| seconds <= bucket.0);
-            inside.unwrap().1 += 1;
-        }
+        let inside = arm.latency.buckets.iter_mut().find(|bucket| seconds <= bucket.0);
+        inside.unwrap().1 += 1;
     }
 }
 
