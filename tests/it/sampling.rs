@@ -121,3 +121,16 @@ async fn spans_beyond_the_queue_are_dropped_and_each_is_counted() {
     let dropped = app.metric("telemetry_spans_total{outcome=\"dropped\"}").await.unwrap();
     assert!(dropped >= 80.0, "{dropped} of at least 100, with room for 20");
 }
+
+#[tokio::test]
+async fn a_queue_smaller_than_a_batch_leaves_as_soon_as_it_is_full() {
+    let collector = Collector::http();
+    // By itself the exporter would wait for an hour.
+    let env = [("OTEL_BSP_MAX_QUEUE_SIZE", "20"), ("OTEL_BSP_SCHEDULE_DELAY", "3600000")];
+    let app = app_for(&collector, &env).await;
+    let arrived = async || {
+        app.get("/api/test").await;
+        !collector.spans().is_empty()
+    };
+    wait_until("the first full queue arrives", LIMIT, arrived).await.unwrap();
+}
