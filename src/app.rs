@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
-use telemetry::Telemetry;
+use telemetry::{Telemetry, traces};
 use tiered_cache::{Policy, Redis, RedisConfig, TieredCache};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
@@ -82,20 +82,20 @@ impl App {
         let store = Store::new(&config.database, patience(&config), metrics.clone())?;
         // Some connections stay for writes and lists, whatever is being loaded.
         let loads = (config.database.pool_max * 7 / 10).max(1);
-        let mut tiers = TieredCache::builder()
-            .runtime(runtime)
+        let mut tiers = TieredCache::builder(runtime)
             .l1(cache.l1_max_bytes)
             .namespace(env!("CARGO_PKG_NAME"))
             .load_gate(loads, config.http.max_in_flight, config.database.acquire_timeout)
             .longest_write(store.longest_write())
-            .outbox(Arc::new(store.clone()));
+            .outbox(Arc::new(store.clone()))
+            .links(traces::name, traces::link);
         if let Some(redis) = &redis {
             tiers = tiers.redis(redis.clone());
         }
         if let Some(memcached) = &cache.memcached_url {
             tiers = tiers.memcached(memcached);
         }
-        let tiers = tiers.build().context("the cache")?;
+        let tiers = tiers.build();
         tiers.metrics().register(&mut registry);
         Ok(Self {
             store,

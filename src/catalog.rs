@@ -88,7 +88,7 @@ const SPANS: &[Named] = &[
     Named::new("cache_set", &["db.system.name", "db.operation.name", "cache"], "A loaded value is stored in Redis"),
     Named::new("cache_load", &["cache"], "A miss on its way through the shared tiers to the source; requests that join it link to it"),
     Named::new("cache_refresh", &["cache"], "An early refresh that nobody waits for: a trace of its own, linked to the request that began it"),
-    Named::new("cache_bus", &["entries"], "Invalidations of other replicas are applied: a trace of its own, sampled by itself"),
+    Named::new("cache_bus", &["entries"], "Invalidations of other replicas are applied: a trace of its own, linked to the recorded requests that made them"),
 ];
 
 #[rustfmt::skip]

@@ -200,8 +200,8 @@ fn export(r: &mut Reader<'_>) -> Option<ExportConfig> {
     let headers = r.setting("OTEL_EXPORTER_OTLP_HEADERS", list(header));
     let timeout = r.optional("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", milliseconds);
     let timeout = timeout.unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_TIMEOUT", milliseconds));
+    let queue = r.setting("OTEL_BSP_MAX_QUEUE_SIZE", queue);
     let endpoint = whole.or(base).filter(|_| !disabled && !none)?;
-    let queue = r.setting("OTEL_BSP_MAX_QUEUE_SIZE", positive);
     Some(ExportConfig { endpoint, grpc, headers, timeout, queue })
 }
 
@@ -232,6 +232,12 @@ pub fn log_level(text: &str) -> Result<Targets, String> {
 
 fn positive(text: &str) -> Result<usize, String> {
     above_zero(parsed("a number above 0"))(text)
+}
+
+/// The SDK takes the memory for its queue at the start: 720 bytes a span, so 45 MiB at most.
+fn queue(text: &str) -> Result<usize, String> {
+    let most = 65_536;
+    positive(text).and_then(|queue| if queue <= most { Ok(queue) } else { Err(format!("must be at most {most}")) })
 }
 
 fn nonzero_duration(text: &str) -> Result<Duration, String> {

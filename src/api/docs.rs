@@ -80,9 +80,13 @@ fn find<'a>(api: &'a mut OpenApi, path: &str, method: &str) -> Option<&'a mut Do
 }
 
 fn add(documented: &mut Documented, operation: &Operation, class: Class) {
-    const LIMITS: &[Kind] = &[problem::TOO_MANY, problem::INTERNAL, problem::OVERLOADED, problem::TIMEOUT];
+    const LIMITS: &[Kind] = &[problem::TOO_MANY, problem::INTERNAL, problem::TIMEOUT, problem::OVERLOADED];
     const TOKEN: &[Kind] = &[problem::UNAUTHORIZED, problem::WRITES_DISABLED];
-    let limits = if class == Class::Public { LIMITS } else { &[] };
+    let limits = match (class, operation.access) {
+        (Class::Public, _) => LIMITS,
+        (Class::Management, Access::Token) => &LIMITS[..3],
+        (Class::Management, Access::Open) => &[],
+    };
     let token = if operation.access == Access::Token { TOKEN } else { &[] };
     for Kind { status, name, .. } in operation.problems.iter().chain(token).chain(limits) {
         let reference = RefOr::Ref(Ref::from_response_name(*name));

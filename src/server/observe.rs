@@ -20,7 +20,7 @@ use opentelemetry::trace::{SpanContext, TraceId};
 use prometheus_client::metrics::counter::Counter;
 use rand::RngExt;
 use telemetry::Telemetry;
-use telemetry::context::{RequestContext, request_id};
+use telemetry::context::{RequestContext, baggage, request_id};
 use telemetry::traces::{self, Late};
 use tracing::{Instrument, Level, Span};
 
@@ -133,7 +133,6 @@ pub async fn observe<B: MessageBody + 'static>(
 struct Flight<'a> {
     observer: &'a Observer,
     context: Arc<RequestContext>,
-    parent: Option<SpanContext>,
     span: Span,
     started: Instant,
     method: &'static str,
@@ -172,6 +171,8 @@ impl<'a> Flight<'a> {
                 span_id,
                 request_id: request_id(header("x-request-id")),
                 sampled,
+                parent,
+                baggage: baggage(header("baggage")),
                 route: OnceLock::new(),
                 cache: OnceLock::new(),
             }),
@@ -182,7 +183,6 @@ impl<'a> Flight<'a> {
             client,
             probe,
             user_agent: header("user-agent").map(str::to_owned),
-            parent,
             finished: false,
         }
     }
@@ -268,7 +268,7 @@ impl<'a> Flight<'a> {
         if failed {
             attributes.push(KeyValue::new("error.type", status.to_string()));
         }
-        Late { context: &self.context, parent: self.parent.as_ref(), name, took, failed, attributes }
+        Late { context: &self.context, name, took, failed, attributes }
     }
 
     fn complete_span(&self, route: &str, status: u16) {

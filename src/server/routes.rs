@@ -25,7 +25,8 @@ pub enum Access {
 pub enum Class {
     /// The API and its documentation: limited, on the public port.
     Public,
-    /// Health and metrics: never limited, on the management port when there is one.
+    /// Health, metrics and what an operator sets, on the management port when there is one: only what needs a token has
+    /// a rate and a deadline.
     Management,
 }
 

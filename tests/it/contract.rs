@@ -152,7 +152,7 @@ async fn spans_and_their_events_are_declared_with_all_their_attributes() {
         }
     }
     let missing: Vec<_> = CATALOG.spans.iter().map(|span| span.name).filter(|name| !seen.contains(name)).collect();
-    assert_eq!(missing, ["cache_refresh"], "all others are made in such a session");
+    assert_eq!(missing, ["cache_refresh", "cache_bus"], "all others are made in such a session");
 }
 
 #[tokio::test]

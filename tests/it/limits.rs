@@ -31,6 +31,35 @@ async fn a_refused_write_counts_towards_the_rate() {
 }
 
 #[tokio::test]
+async fn tokens_cannot_be_tried_at_will_where_operators_set_things() {
+    let app = TestApp::builder().env("RATE_LIMIT", "3/m").start().await;
+    let guess = async |method: Method| app.send(app.request(method, "/log-filter").bearer_auth("guess")).await;
+    guess(Method::PUT).await.problem(401);
+    guess(Method::DELETE).await.problem(401);
+    guess(Method::PUT).await.problem(401);
+    guess(Method::PUT).await.problem(429);
+    guess(Method::DELETE).await.problem(429);
+    for path in ["/health", "/metrics", "/log-filter"] {
+        assert_eq!(app.get(path).await.status, 200, "{path} needs no token");
+    }
+    for operation in ["PUT /log-filter", "DELETE /log-filter"] {
+        assert!(documents(operation, 429) && documents(operation, 504), "{operation}");
+    }
+}
+
+#[tokio::test]
+async fn an_operation_of_the_management_side_has_a_deadline() {
+    let app = TestApp::builder().env("REQUEST_TIMEOUT", "300ms").start().await;
+    let mut silent = Connection::open(&app).await;
+    let head = format!(
+        "PUT /log-filter HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\
+         content-type: application/json\r\ncontent-length: 100\r\n\r\n"
+    );
+    silent.send(&head).await;
+    assert_eq!(silent.receive("PUT").await.status, 504);
+}
+
+#[tokio::test]
 async fn probes_and_metrics_have_no_rate() {
     let app = TestApp::builder().env("RATE_LIMIT", "1/m").start().await;
     for _ in 0..5 {

@@ -3,17 +3,21 @@
 use devkit::wait_until;
 use reqwest::Method;
 
-use crate::support::{Answer, Collector, LIMIT, Recorded, TestApp};
+use crate::support::{Answer, Builder, Collector, LIMIT, Recorded, TOKEN, TestApp, redis};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const OTHER: &str = "11112222333344445555666677778888";
 const PARENT: &str = "00f067aa0ba902b7";
 
-async fn app_for(collector: &Collector, env: &[(&str, &str)]) -> TestApp {
+fn builder_for(collector: &Collector, env: &[(&str, &str)]) -> Builder {
     let app = TestApp::builder()
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint)
         .env("OTEL_BSP_SCHEDULE_DELAY", "100");
-    env.iter().fold(app, |app, (name, value)| app.env(name, value)).start().await
+    env.iter().fold(app, |app, (name, value)| app.env(name, value))
+}
+
+async fn app_for(collector: &Collector, env: &[(&str, &str)]) -> TestApp {
+    builder_for(collector, env).start().await
 }
 
 async fn get_in(app: &TestApp, path: &str, trace: &str, flags: &str) -> Answer {
@@ -107,6 +111,45 @@ async fn an_early_refresh_is_a_trace_of_its_own_linked_to_the_request_that_began
 }
 
 #[tokio::test]
+async fn what_another_replica_does_for_a_write_is_a_trace_of_its_own_linked_to_the_write() {
+    let collector = Collector::http();
+    // The reader would draw none by itself: the writer's decision holds.
+    let env = [("OTEL_TRACES_SAMPLER", "parentbased_always_off"), ("REDIS_TIMEOUT", "10s")];
+    let writer = app_for(&collector, &env).await;
+    let _reader = builder_for(&collector, &env).beside(&writer).start().await;
+    let delete = |trace: &str, flags: &str| {
+        let request = writer.request(Method::DELETE, "/api/data/a").bearer_auth(TOKEN);
+        let request = request.header("traceparent", format!("00-{trace}-{PARENT}-{flags}"));
+        request.header("tracestate", "vendor=1").header("baggage", "user=hunter2")
+    };
+    assert_eq!(writer.send(delete(OTHER, "00")).await.status, 204);
+    assert_eq!(writer.send(delete(TRACE, "01")).await.status, 204);
+
+    let applied = async || collector.spans().iter().any(|span| span.name == "cache_bus");
+    wait_until("the reader applies the write", LIMIT, applied).await.unwrap();
+    let written = collector.wait_for(TRACE, "DELETE /api/data/{id}").await;
+    let spans = collector.spans();
+    let bus = only(&spans, "cache_bus");
+    assert_eq!((bus.parent_id.as_str(), bus.attributes["entries"].as_str()), ("", "1"));
+    assert_eq!(bus.links, [only(&written, "DELETE /api/data/{id}").span_id.as_str()]);
+    assert_eq!(bus.link_states, ["vendor=1"]);
+    assert_ne!(bus.trace_id, TRACE);
+
+    let entries: Vec<(String, Vec<Vec<u8>>)> = ::redis::cmd("XRANGE")
+        .arg("plinth:bus")
+        .arg("-")
+        .arg("+")
+        .query_async(&mut redis(&writer).await)
+        .await
+        .unwrap();
+    let fields: Vec<_> = entries.iter().map(|(_, fields)| fields.len()).collect();
+    assert_eq!(fields, [6, 8], "only a recorded write is named");
+    assert!(!format!("{entries:?}").contains("hunter2"));
+    let named = String::from_utf8(entries[1].1.last().unwrap().clone()).unwrap();
+    assert!(named.starts_with(&format!("00-{TRACE}-")) && named.ends_with("-01 vendor=1"), "{named}");
+}
+
+#[tokio::test]
 async fn spans_beyond_the_queue_are_dropped_and_each_is_counted() {
     let env = [("OTEL_BSP_MAX_QUEUE_SIZE", "20"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "60000")];
     let collector = Collector::http();
@@ -120,4 +163,17 @@ async fn spans_beyond_the_queue_are_dropped_and_each_is_counted() {
     }
     let dropped = app.metric("telemetry_spans_total{outcome=\"dropped\"}").await.unwrap();
     assert!(dropped >= 80.0, "{dropped} of at least 100, with room for 20");
+}
+
+#[tokio::test]
+async fn a_queue_smaller_than_a_batch_leaves_as_soon_as_it_is_full() {
+    let collector = Collector::http();
+    // By itself the exporter would wait for an hour.
+    let env = [("OTEL_BSP_MAX_QUEUE_SIZE", "20"), ("OTEL_BSP_SCHEDULE_DELAY", "3600000")];
+    let app = app_for(&collector, &env).await;
+    let arrived = async || {
+        app.get("/api/test").await;
+        !collector.spans().is_empty()
+    };
+    wait_until("the first full queue arrives", LIMIT, arrived).await.unwrap();
 }

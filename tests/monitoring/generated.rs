@@ -17,6 +17,14 @@ fn generated_rules_and_their_tests_are_up_to_date() {
 }
 
 #[test]
+fn generated_objectives_of_load_tests_are_those_of_the_alerts() {
+    let Objectives { availability, latency, seconds, .. } = Objectives::read();
+    let latency = format!(r#"{{ "seconds": {seconds}, "share": {latency} }}"#);
+    let json = format!("{{\n  \"availability\": {availability},\n  \"latency\": {latency}\n}}\n");
+    assert_generated("k6/objectives.json", &json);
+}
+
+#[test]
 fn generated_dashboards_are_up_to_date() {
     let objectives = Objectives::read();
     for (name, board) in boards::boards() {

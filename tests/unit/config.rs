@@ -138,6 +138,8 @@ fn what_would_only_fail_later_is_refused() {
         ("OTEL_EXPORTER_OTLP_HEADERS", "key=hunter2%0A"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "=hunter2"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "18446744073709551615"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "18446744073709551615"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "65537"),
         ("DATABASE_COMMAND_TIMEOUT", "500us"),
         ("DATABASE_COMMAND_TIMEOUT", "25days"),
         ("MANAGEMENT_PORT", "3000"),

@@ -2,10 +2,17 @@
 
 use std::sync::{Arc, OnceLock};
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceId};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use rand::RngExt;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::settings::Sampler;
+
+/// The name of a header.
+pub(crate) const BAGGAGE: &str = "baggage";
+/// Longer ones needn't be passed on (W3C Trace Context, section 3.3.1.5).
+const TRACESTATE: usize = 512;
 
 tokio::task_local! {
     static CURRENT: Arc<RequestContext>;
@@ -22,6 +29,10 @@ pub struct RequestContext {
     pub request_id: String,
     /// Whether spans are recorded.
     pub sampled: bool,
+    /// The caller's span.
+    pub parent: Option<SpanContext>,
+    /// What the caller gave along for everyone further on, see [`baggage`].
+    pub baggage: Option<String>,
     /// The template that matched, once it is known.
     pub route: OnceLock<&'static str>,
     /// What the cache said, once it was asked.
@@ -32,6 +43,17 @@ impl RequestContext {
     /// The context of the request that the current task works for.
     pub fn current() -> Option<Arc<Self>> {
         CURRENT.try_with(Arc::clone).ok()
+    }
+
+    /// The headers of a call to another service for this request: W3C `traceparent`, `tracestate` and `baggage`.
+    pub fn outgoing(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let recorded = Span::current().context().span().span_context().clone();
+        let span_id = if recorded.is_valid() { recorded.span_id() } else { self.span_id };
+        let parent = format!("00-{}-{span_id}-{:02x}", self.trace_id, u8::from(self.sampled));
+        let state = self.parent.as_ref().map(|parent| parent.trace_state().header());
+        let state = state.filter(|state| (1..=TRACESTATE).contains(&state.len()));
+        let headers = [("traceparent", Some(parent)), ("tracestate", state), (BAGGAGE, self.baggage.clone())];
+        headers.into_iter().filter_map(|(name, value)| Some((name, value?)))
     }
 
     /// Runs a future for this request; detached tasks use it, too, to keep their log lines correlated.
@@ -60,6 +82,12 @@ impl Sampler {
         let bound = (self.ratio.clamp(0.0, 1.0) * (1_u64 << 63) as f64) as u64;
         ((u128::from_be_bytes(trace_id.to_bytes()) as u64) >> 1) < bound
     }
+}
+
+/// The caller's baggage, which nobody here reads: passed on whole or, beyond the limits of W3C Baggage, not at all.
+pub fn baggage(header: Option<&str>) -> Option<String> {
+    let (members, bytes) = (64, 8192);
+    header.filter(|text| (1..=bytes).contains(&text.len()) && text.split(',').count() <= members).map(str::to_owned)
 }
 
 /// The caller's request id when it can't harm a log or a header, else a drawn one.

@@ -44,7 +44,8 @@ pub(crate) fn processor(config: &ExportConfig, outcomes: &Outcomes) -> anyhow::R
     let counted =
         Counted { exporter, waiting: Arc::clone(&waiting), exported: counter("exported"), failed: counter("failed") };
     // Room for twice as many: what is being exported has left the SDK's queue but is still counted here.
-    let queue = BatchConfigBuilder::default().with_max_queue_size(config.queue * 2).build();
+    // How many leave at once the SDK reads from the environment itself; never more than OTEL_BSP_MAX_QUEUE_SIZE.
+    let queue = BatchConfigBuilder::default().with_max_queue_size(config.queue.saturating_mul(2)).build();
     let batches = BatchSpanProcessor::builder(counted).with_batch_config(queue).build();
     Ok(Bounded { batches, waiting, most: config.queue, dropped: counter("dropped") })
 }

@@ -1,6 +1,6 @@
 //! Which events become lines: as configured, or for a while as somebody wants who looks for something.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,14 +16,32 @@ pub struct Levels {
     configured: Arc<Targets>,
     runtime: Handle,
     now: ArcSwap<Targets>,
+    /// Held during a whole change, so that two at once leave the levels of one and that one's end.
+    latest: Mutex<Change>,
+}
+
+/// The latest change.
+#[derive(Debug, Default)]
+struct Change {
+    /// Tells it from those before, whose end may have come just when they were replaced.
+    number: u64,
     /// Goes back to what is configured, in time.
-    back: Mutex<Option<AbortHandle>>,
+    end: Option<AbortHandle>,
+}
+
+impl Change {
+    fn replace(&mut self, end: Option<AbortHandle>) {
+        self.number += 1;
+        if let Some(before) = std::mem::replace(&mut self.end, end) {
+            before.abort();
+        }
+    }
 }
 
 impl Levels {
     pub(crate) fn new(configured: Targets, runtime: Handle) -> Self {
         let configured = Arc::new(configured);
-        Self { now: ArcSwap::new(Arc::clone(&configured)), configured, runtime, back: Mutex::default() }
+        Self { now: ArcSwap::new(Arc::clone(&configured)), configured, runtime, latest: Mutex::default() }
     }
 
     /// Whether events of this target and level become lines.
@@ -43,20 +61,30 @@ impl Levels {
 
     /// Uses other levels for a while. A second call replaces the first, its end included.
     pub fn change(self: &Arc<Self>, levels: Targets, during: Duration) {
-        let this = Arc::clone(self);
-        let timer = self.runtime.spawn(async move {
+        let mut latest = self.latest();
+        let (this, number) = (Arc::clone(self), latest.number + 1);
+        let end = self.runtime.spawn(async move {
             tokio::time::sleep(during).await;
-            this.set(Arc::clone(&this.configured));
-            tracing::info!(name: "log_filter.restored", filter = this.text(), "log levels are as configured again");
+            this.end(number);
         });
-        self.replace_timer(Some(timer.abort_handle()));
+        latest.replace(Some(end.abort_handle()));
         self.set(Arc::new(levels));
     }
 
     /// Goes back to what is configured at once.
     pub fn restore(&self) {
-        self.replace_timer(None);
+        let mut latest = self.latest();
+        latest.replace(None);
         self.set(Arc::clone(&self.configured));
+    }
+
+    /// The time of this change is over.
+    fn end(&self, number: u64) {
+        let latest = self.latest();
+        if latest.number == number {
+            self.set(Arc::clone(&self.configured));
+            tracing::info!(name: "log_filter.restored", filter = self.text(), "log levels are as configured again");
+        }
     }
 
     fn set(&self, levels: Arc<Targets>) {
@@ -65,10 +93,11 @@ impl Levels {
         rebuild_interest_cache();
     }
 
-    fn replace_timer(&self, timer: Option<AbortHandle>) {
-        let before = std::mem::replace(&mut *self.back.lock().unwrap_or_else(PoisonError::into_inner), timer);
-        if let Some(before) = before {
-            before.abort();
-        }
+    fn latest(&self) -> MutexGuard<'_, Change> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[path = "../tests/unit/levels.rs"]
+mod tests;

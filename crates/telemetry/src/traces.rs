@@ -18,15 +18,15 @@ use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::catalog::Catalog;
-use crate::context::{RequestContext, random_id};
+use crate::context::{BAGGAGE, RequestContext, random_id};
 use crate::export::{self, Outcomes};
 use crate::settings::{self, ExportConfig, TelemetryConfig};
 
 /// Targets of spans that begin a trace end like this; whether they are sampled was decided by who makes them.
 const ROOT: &str = "::root";
-/// Targets of spans that begin a trace of background work end like this; the sample is drawn here. All others need a
-/// recorded parent.
-const BACKGROUND: &str = "::background";
+/// Targets of spans that begin a trace of work that another process's recorded span caused end like this; that one's
+/// decision holds as a caller's would. All others need a recorded parent.
+const LINKED: &str = "::linked";
 
 thread_local! {
     static NEXT_TRACE_ID: Cell<Option<TraceId>> = const { Cell::new(None) };
@@ -121,6 +121,23 @@ pub fn rename(span: &Span, name: String) {
     span.context().span().update_name(name);
 }
 
+/// The recorded request span that this runs in, as text for other replicas: `traceparent`, then `tracestate` behind a
+/// space. Empty without one. Baggage stays out of what others store.
+pub fn name() -> String {
+    let Some(context) = RequestContext::current().filter(|context| context.sampled) else { return String::new() };
+    let trace = context.outgoing().filter(|(header, _)| *header != BAGGAGE).map(|(_, value)| value);
+    trace.collect::<Vec<_>>().join(" ")
+}
+
+/// Links a span to one that another replica named with [`name`].
+pub fn link(span: &Span, name: &str) {
+    let (traceparent, tracestate) = name.split_once(' ').map_or((name, None), |(trace, state)| (trace, Some(state)));
+    let header = |header: &str| if header == "traceparent" { Some(traceparent) } else { tracestate };
+    if let Some(cause) = parent(header) {
+        span.add_link(cause);
+    }
+}
+
 /// The `traceresponse` header of an answer (W3C Trace Context, level 2, draft).
 pub fn traceresponse(context: &RequestContext) -> String {
     format!("00-{}-{}-{:02x}", context.trace_id, context.span_id, u8::from(context.sampled))
@@ -131,8 +148,6 @@ pub fn traceresponse(context: &RequestContext) -> String {
 pub struct Late<'a> {
     /// Its ids.
     pub context: &'a RequestContext,
-    /// Its caller's span.
-    pub parent: Option<&'a SpanContext>,
     /// How its span is named.
     pub name: String,
     /// How long ago it began.
@@ -147,9 +162,8 @@ impl Late<'_> {
     /// Records its root span alone; the others were never made.
     pub(crate) fn record(self, tracer: &SdkTracer) {
         let now = SystemTime::now();
-        let parent = self
-            .parent
-            .map_or_else(OtelContext::new, |parent| OtelContext::new().with_remote_span_context(parent.clone()));
+        let parent = self.context.parent.clone();
+        let parent = parent.map_or_else(OtelContext::new, |parent| OtelContext::new().with_remote_span_context(parent));
         NEXT_TRACE_ID.set(Some(self.context.trace_id));
         NEXT_SPAN_ID.set(Some(self.context.span_id));
         let mut span = tracer
@@ -176,8 +190,9 @@ pub(crate) struct TraceFilter {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for TraceFilter {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
         let target = metadata.target();
-        let drawn = || self.sampler.draw(None, TraceId::from(rand::rng().random::<u128>()));
-        target.ends_with(ROOT) || context.lookup_current().is_some() || (target.ends_with(BACKGROUND) && drawn())
+        let drawn =
+            || self.sampler.parent_based || self.sampler.draw(None, TraceId::from(rand::rng().random::<u128>()));
+        target.ends_with(ROOT) || context.lookup_current().is_some() || (target.ends_with(LINKED) && drawn())
     }
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
         let wanted = *metadata.level() <= tracing::Level::DEBUG && self.catalog.admits(metadata);

@@ -1,12 +1,16 @@
 //! The parts that need no service around them.
 
-use opentelemetry::trace::TraceId;
+use std::sync::OnceLock;
+
+use opentelemetry::trace::{SpanContext, SpanId, TraceId};
 use proptest::prelude::*;
 use rand::RngExt;
 use telemetry::catalog::{Catalog, Metric};
+use telemetry::context::{RequestContext, baggage};
 use telemetry::error_rate::{ErrorRate, SECONDS};
 use telemetry::log::Line;
 use telemetry::settings::{LogFormat, Sampler};
+use telemetry::traces::parent;
 
 #[test]
 fn a_ratio_of_a_half_draws_half_of_the_traces() {
@@ -25,6 +29,43 @@ fn only_the_last_minute_counts() {
     (0..SECONDS).for_each(|_| rate.tick());
     rate.record(false);
     assert_eq!(rate.percent().to_string(), "0", "the error is a minute old");
+}
+
+fn request(sampled: bool, traceparent: &'static str, tracestate: &'static str, given: Option<&str>) -> RequestContext {
+    let header = |name: &str| Some(if name == "traceparent" { traceparent } else { tracestate });
+    let parent = parent(header);
+    RequestContext {
+        trace_id: parent.as_ref().map_or(TraceId::INVALID, SpanContext::trace_id),
+        span_id: SpanId::from(7),
+        request_id: String::new(),
+        sampled,
+        parent,
+        baggage: baggage(given),
+        route: OnceLock::new(),
+        cache: OnceLock::new(),
+    }
+}
+
+const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+
+#[test]
+fn what_a_request_calls_gets_its_trace_and_its_callers_state_and_baggage_sampled_or_not() {
+    let request = request(false, CALLER, "a=1,b=2", Some("user=1;p=2, b=%20"));
+    let headers: Vec<_> = request.outgoing().collect();
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000007-00".to_owned();
+    let (state, baggage) = ("a=1,b=2".to_owned(), "user=1;p=2, b=%20".to_owned());
+    assert_eq!(headers, [("traceparent", trace), ("tracestate", state), ("baggage", baggage)]);
+}
+
+#[test]
+fn state_and_baggage_beyond_their_limits_go_no_further() {
+    let state = format!("a={}", "x".repeat(250)) + ",b=" + &"y".repeat(250) + ",c=" + &"z".repeat(10);
+    for given in ["x".repeat(8193), ",".repeat(64)] {
+        let request = request(true, CALLER, state.clone().leak(), Some(&given));
+        assert_eq!(request.outgoing().map(|(name, _)| name).collect::<Vec<_>>(), ["traceparent"]);
+    }
+    assert!(baggage(Some(&"x".repeat(8192))).is_some() && baggage(Some(&",".repeat(63))).is_some());
+    assert!(baggage(None).is_none() && baggage(Some("")).is_none());
 }
 
 proptest! {

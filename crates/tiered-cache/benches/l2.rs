@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tiered_cache::{
     Body, CacheKey, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Redis, RedisConfig, TieredCache,
 };
+use tokio::runtime::Handle;
 
 async fn load(_: LoadCx) -> Result<LoadOutcome, LoadError> {
     let body = Body { bytes: Bytes::from(vec![b'x'; 1024]), etag: Bytes::from_static(b"W/\"v1\"") };
@@ -20,9 +21,9 @@ async fn load(_: LoadCx) -> Result<LoadOutcome, LoadError> {
 async fn main() {
     let server = devkit::Redis::start().await.unwrap();
     let config = RedisConfig { timeout: Duration::from_secs(2), ..RedisConfig::new(server.url()) };
-    let redis = Redis::new(config, tokio::runtime::Handle::current()).unwrap();
+    let redis = Redis::new(config, Handle::current()).unwrap();
     // No L1: every hit comes from Redis.
-    let cache = TieredCache::builder().redis(redis.clone()).l1(0).probe_every(0).build().unwrap();
+    let cache = TieredCache::builder(Handle::current()).redis(redis.clone()).l1(0).probe_every(0).build();
     while !cache.health().fence_open {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tracing::Span;
 
 use crate::l3::Memcached;
 use crate::{Bus, CopyStore, OutboxStore, Redis, Remote, TieredCache};
 
 /// Collects the parts of a [`TieredCache`].
 pub struct Builder {
-    pub(crate) runtime: Option<Handle>,
+    pub(crate) runtime: Handle,
     pub(crate) l1_bytes: u64,
     pub(crate) namespace: String,
     pub(crate) redis: Option<Redis>,
@@ -20,17 +21,16 @@ pub struct Builder {
     pub(crate) gate: (usize, usize, Duration),
     pub(crate) longest_write: Duration,
     pub(crate) probe_every: u32,
+    pub(crate) links: Links,
 }
 
-/// There is no runtime to run loads on.
-#[derive(Debug, thiserror::Error)]
-#[error("give the builder a runtime, or build inside one")]
-pub struct BuildError;
+/// Names the current span for other replicas, and links a span to one that another replica named.
+pub(crate) type Links = (fn() -> String, fn(&Span, &str));
 
 impl Builder {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(runtime: Handle) -> Self {
         Self {
-            runtime: None,
+            runtime,
             l1_bytes: 64 * 1024 * 1024,
             namespace: "cache".to_owned(),
             redis: None,
@@ -40,13 +40,8 @@ impl Builder {
             gate: (14, 1024, Duration::from_secs(2)),
             longest_write: Duration::from_secs(32),
             probe_every: 10_000,
+            links: (String::new, |_, _| ()),
         }
-    }
-
-    /// Where loads, writes and background tasks run; by default the runtime that `build` is called in.
-    pub fn runtime(mut self, runtime: Handle) -> Self {
-        self.runtime = Some(runtime);
-        self
     }
 
     /// Most bytes kept in this process; 0: none.
@@ -110,12 +105,15 @@ impl Builder {
         self
     }
 
+    /// How spans find each other across replicas: `name` gives the current one as a short text, empty for none, that
+    /// goes along with an invalidation; where that is applied, `link` ties the span of that to it.
+    pub fn links(mut self, name: fn() -> String, link: fn(&Span, &str)) -> Self {
+        self.links = (name, link);
+        self
+    }
+
     /// Builds the cache and starts its background tasks.
-    pub fn build(mut self) -> Result<TieredCache, BuildError> {
-        let runtime = match self.runtime.take() {
-            Some(runtime) => runtime,
-            None => Handle::try_current().map_err(|_| BuildError)?,
-        };
-        Ok(TieredCache::start(self, &runtime))
+    pub fn build(self) -> TieredCache {
+        TieredCache::start(self)
     }
 }

@@ -65,13 +65,13 @@ pub struct CacheHealth {
 }
 
 impl TieredCache {
-    /// Starts to put a cache together.
-    pub fn builder() -> Builder {
-        Builder::new()
+    /// Starts to put a cache together. Its loads, writes and background tasks will run on `runtime`.
+    pub fn builder(runtime: Handle) -> Builder {
+        Builder::new(runtime)
     }
 
-    pub(crate) fn start(parts: Builder, runtime: &Handle) -> Self {
-        let Builder { l1_bytes, namespace, redis, remote, l3, outbox, gate, longest_write, probe_every, .. } = parts;
+    pub(crate) fn start(parts: Builder) -> Self {
+        let Builder { runtime, l1_bytes, namespace, redis, remote, l3, outbox, gate, longest_write, .. } = parts;
         let shared: Option<(Arc<dyn Remote>, Box<dyn Bus>)> = remote.or_else(|| {
             let redis = redis?;
             let data_set = DataSet::default();
@@ -88,7 +88,8 @@ impl TieredCache {
             retries: Semaphore::new(RETRIES),
             probing: Semaphore::new(1),
             longest_write,
-            probe_every,
+            probe_every: parts.probe_every,
+            links: parts.links,
             remote,
             l3: l3.map(|store| L3::new(store, namespace)),
             outbox,

@@ -31,7 +31,8 @@ pub(crate) struct Flight {
     pub(crate) schema: u32,
     pub(crate) begun: Instant,
     detached: AtomicBool,
-    slow: AtomicBool,
+    /// Somebody waited for the whole soft timeout: the others needn't.
+    pub(crate) slow: AtomicBool,
     state: watch::Sender<State>,
     /// The load's, for those who join to link to.
     pub(crate) span: Span,
@@ -147,15 +148,6 @@ impl Flight {
     /// True once an invalidation made this load's answer too old for newcomers, and its stale value too.
     pub(crate) fn is_detached(&self) -> bool {
         self.detached.load(Ordering::SeqCst)
-    }
-
-    /// True once somebody waited for the whole soft timeout: the others needn't.
-    pub(crate) fn is_slow(&self) -> bool {
-        self.slow.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn be_slow(&self) {
-        self.slow.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn offer_stale(&self, entry: Arc<Entry>, tier: Tier) {

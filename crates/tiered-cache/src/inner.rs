@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::breaker::Breaker;
+use crate::builder::Links;
 use crate::flight::Flights;
 use crate::gate::Gate;
 use crate::l1::L1;
@@ -30,6 +31,7 @@ pub(crate) struct Inner {
     pub(crate) runtime: Handle,
     pub(crate) longest_write: Duration,
     pub(crate) probe_every: u32,
+    pub(crate) links: Links,
     pub(crate) l1: L1,
     pub(crate) flights: Flights,
     pub(crate) gate: Gate,

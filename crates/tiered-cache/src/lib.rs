@@ -25,7 +25,7 @@ mod remote;
 mod stripes;
 mod write;
 
-pub use builder::{BuildError, Builder};
+pub use builder::Builder;
 pub use cache::{CacheHealth, TieredCache};
 pub use entry::{Body, Entry, Hit, Kind, LoadCx, LoadOutcome, Loaded, StaleReason, Tier};
 pub use error::{CacheError, LoadError, WriteError};

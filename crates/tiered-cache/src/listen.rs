@@ -1,9 +1,11 @@
 //! The background tasks: the bus and its fence, the outbox, the breaker's way back.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::flight::lock;
 use crate::inner::{FENCE, Inner};
@@ -93,7 +95,13 @@ impl Inner {
         }
         if !batch.notices.is_empty() {
             let entries = batch.notices.len();
-            let span = tracing::info_span!(target: "tiered_cache::background", parent: None, "cache_bus", entries);
+            let others = batch.notices.iter().filter(|notice| notice.origin != self.origin);
+            let causes: BTreeSet<&str> =
+                others.map(|notice| &*notice.cause).filter(|cause| !cause.is_empty()).collect();
+            // Worth a trace when what caused it is in one.
+            let linked = || tracing::info_span!(target: "tiered_cache::linked", parent: None, "cache_bus", entries);
+            let span = if causes.is_empty() { Span::none() } else { linked() };
+            causes.into_iter().for_each(|cause| self.links.1(&span, cause));
             let _entered = span.entered();
             for notice in &batch.notices {
                 if notice.origin == self.origin {
@@ -137,10 +145,10 @@ impl Inner {
                 if rows.is_empty() {
                     return Ok(());
                 }
-                let hashes: Vec<u128> = rows.iter().flat_map(|row| outbox::decode(&row.payload)).collect();
+                let notice = self.notice(rows.iter().flat_map(|row| outbox::decode(&row.payload)));
                 // Whether Redis can be told or not, this process knows now.
-                self.forget(&hashes);
-                let told = self.tell(&hashes, Phase::Done { write: 0, version: 0 }).await;
+                self.forget(&notice.hashes);
+                let told = self.tell(&notice, Phase::Done { write: 0, version: 0 }).await;
                 told.map_err(|error| -> LoadError { Arc::new(error) })?;
                 let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
                 outbox.done(&ids).await?;

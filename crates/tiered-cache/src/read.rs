@@ -1,6 +1,7 @@
 //! Reads: L1, then a flight, and what to answer while it flies.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 use tracing::Span;
@@ -189,7 +190,7 @@ impl Inner {
         let mut state = flight.watch();
         let soft = ask.begun + ask.policy.soft_timeout;
         let hard = ask.begun + ask.policy.hard_timeout;
-        let mut impatient = flight.is_slow();
+        let mut impatient = flight.slow.load(Ordering::Relaxed);
         let mut takes_stale = ask.read == Read::Bounded;
         loop {
             let until = if impatient || !takes_stale { hard } else { soft.min(hard) };
@@ -201,7 +202,7 @@ impl Inner {
                 Err(_) if until == hard => return Err(CacheError::Timeout),
                 Err(_) => {
                     impatient = true;
-                    flight.be_slow();
+                    flight.slow.store(true, Ordering::Relaxed);
                     continue;
                 }
             };

@@ -116,7 +116,7 @@ pub trait Remote: Send + Sync + 'static {
     /// Ends a lease without storing.
     async fn release(&self, place: Place, token: Token) -> Result<(), RemoteError>;
     /// Removes values, breaks leases, and tells every replica.
-    async fn invalidate(&self, hashes: &[u128], phase: Phase, origin: u64) -> Result<(), RemoteError>;
+    async fn invalidate(&self, notice: &Notice, phase: Phase) -> Result<(), RemoteError>;
     /// A sign of life.
     async fn ping(&self) -> Result<(), RemoteError>;
 }
@@ -134,13 +134,15 @@ pub struct Batch {
     pub caught_up: bool,
 }
 
-/// One invalidation as the other replicas see it.
+/// One invalidation as every replica sees it.
 #[derive(Debug, Clone)]
 pub struct Notice {
     /// The keys.
     pub hashes: Arc<[u128]>,
     /// The replica that invalidated.
     pub origin: u64,
+    /// The span that it did so in, as [`Builder::links`](crate::Builder::links) named it; empty: none.
+    pub cause: String,
 }
 
 /// Why the bus may have lost something.

@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 use crate::flight::lock;
 use crate::inner::Inner;
 use crate::metrics::outcome;
-use crate::remote::{Phase, Token};
+use crate::remote::{Notice, Phase, Token};
 use crate::{CacheError, CacheKey, RemoteError, TieredCache, Write, WriteError, outbox};
 
 /// Blocks outlive the longest possible write by this much.
@@ -57,8 +57,8 @@ impl TieredCache {
         if inner.closing.is_cancelled() {
             return Err(WriteError::Unavailable);
         }
-        let hashes: Arc<[u128]> = keys.iter().map(CacheKey::hash).collect();
-        let work = async move { inner.write(hashes, level, txn).await };
+        let notice = inner.notice(keys.iter().map(CacheKey::hash));
+        let work = async move { inner.write(notice, level, txn).await };
         let task = self.inner.tasks.spawn_on(work.instrument(tracing::Span::current()), &self.inner.runtime);
         task.await.unwrap_or(Err(WriteError::Panicked))
     }
@@ -68,10 +68,10 @@ impl TieredCache {
     /// An error says that Redis can't be told now; it is told as soon as it is back, unless this process ends before.
     pub async fn invalidate(&self, keys: &[CacheKey]) -> Result<(), CacheError> {
         let inner = Arc::clone(&self.inner);
-        let hashes: Arc<[u128]> = keys.iter().map(CacheKey::hash).collect();
+        let notice = inner.notice(keys.iter().map(CacheKey::hash));
         let work = async move {
-            inner.forget(&hashes);
-            inner.deliver(&hashes, Phase::Done { write: 0, version: 0 }).await
+            inner.forget(&notice.hashes);
+            inner.deliver(&notice, Phase::Done { write: 0, version: 0 }).await
         };
         let task = self.inner.tasks.spawn_on(work.instrument(tracing::Span::current()), &self.inner.runtime);
         Ok(task.await.unwrap_or(Err(RemoteError::Unavailable))?)
@@ -79,23 +79,24 @@ impl TieredCache {
 }
 
 impl Inner {
-    async fn write<T, E, F, Fut>(self: Arc<Self>, hashes: Arc<[u128]>, level: Write, txn: F) -> Result<T, WriteError<E>>
+    async fn write<T, E, F, Fut>(self: Arc<Self>, notice: Notice, level: Write, txn: F) -> Result<T, WriteError<E>>
     where
         F: FnOnce(WriteCx) -> Fut + Send,
         Fut: Future<Output = Result<(T, u64), E>> + Send,
     {
         let write: Token = rand::random::<u64>() | 1;
-        let blocked = self.block(&hashes, write).await;
+        let life = self.longest_write + BLOCK_MARGIN;
+        let blocked = self.tell(&notice, Phase::Block { write, life }).await;
         if blocked.is_err() && level == Write::Strict {
             // The block may have arrived all the same.
-            self.deliver_later(&hashes, Phase::Done { write, version: 0 });
+            self.deliver_later(&notice, Phase::Done { write, version: 0 });
             return Err(WriteError::Unavailable);
         }
         let committing = Arc::new(AtomicBool::new(false));
-        let outbox = blocked.is_err().then(|| outbox::encode(&hashes));
+        let outbox = blocked.is_err().then(|| outbox::encode(&notice.hashes));
         let cx = WriteCx { outbox, committing: Arc::clone(&committing) };
         let outcome = AssertUnwindSafe(async { txn(cx).await }).catch_unwind().await;
-        self.forget(&hashes);
+        self.forget(&notice.hashes);
         let phase = match &outcome {
             Ok(Ok((_, version))) => Phase::Done { write, version: *version },
             // Perhaps committed, perhaps not yet: the block stays and ends by itself.
@@ -103,7 +104,7 @@ impl Inner {
             _ => Phase::Done { write, version: 0 },
         };
         // A failure here costs nothing but time: the block holds, or the outbox row waits.
-        drop(self.deliver(&hashes, phase).await);
+        drop(self.deliver(&notice, phase).await);
         match outcome {
             Ok(Ok((value, _))) => Ok(value),
             Ok(Err(error)) => Err(WriteError::Source(error)),
@@ -119,40 +120,40 @@ impl Inner {
         }
     }
 
-    async fn block(&self, hashes: &[u128], write: Token) -> Result<(), RemoteError> {
-        let life = self.longest_write + BLOCK_MARGIN;
-        self.tell(hashes, Phase::Block { write, life }).await
+    /// What every replica is told of an invalidation that is made here and now.
+    pub(crate) fn notice(&self, hashes: impl Iterator<Item = u128>) -> Notice {
+        Notice { hashes: hashes.collect(), origin: self.origin, cause: self.links.0() }
     }
 
-    pub(crate) async fn tell(&self, hashes: &[u128], phase: Phase) -> Result<(), RemoteError> {
+    pub(crate) async fn tell(&self, notice: &Notice, phase: Phase) -> Result<(), RemoteError> {
         let Some(remote) = &self.remote else { return Ok(()) };
-        if let Some(&first) = hashes.first() {
+        if let Some(&first) = notice.hashes.first() {
             let mut echoes = lock(&self.echoes);
             // What never comes back is pushed out.
             echoes.truncate(ECHOES - 1);
             echoes.push_front((first, Instant::now()));
         }
-        let told = remote.invalidate(hashes, phase, self.origin).await;
+        let told = remote.invalidate(notice, phase).await;
         let name = if matches!(phase, Phase::Block { .. }) { "block" } else { "done" };
         self.metrics.invalidated(name, outcome(told.is_ok()));
         if told.is_ok() {
             // What was promoted from L2 before it was told there goes, too.
-            self.forget(hashes);
+            self.forget(&notice.hashes);
         }
         told
     }
 
     /// Tells the shared tier now, or goes on trying in the background.
-    pub(crate) async fn deliver(self: &Arc<Self>, hashes: &Arc<[u128]>, phase: Phase) -> Result<(), RemoteError> {
-        let told = self.tell(hashes, phase).await;
+    pub(crate) async fn deliver(self: &Arc<Self>, notice: &Notice, phase: Phase) -> Result<(), RemoteError> {
+        let told = self.tell(notice, phase).await;
         if told.is_err() {
-            self.deliver_later(hashes, phase);
+            self.deliver_later(notice, phase);
         }
         told
     }
 
-    fn deliver_later(self: &Arc<Self>, hashes: &Arc<[u128]>, phase: Phase) {
-        let (inner, hashes) = (Arc::clone(self), Arc::clone(hashes));
+    fn deliver_later(self: &Arc<Self>, notice: &Notice, phase: Phase) {
+        let (inner, notice) = (Arc::clone(self), notice.clone());
         let work = async move {
             // Bounded in number; what finds no place is left to the block or the outbox row.
             let Ok(_place) = inner.retries.try_acquire() else { return };
@@ -161,7 +162,7 @@ impl Inner {
                 // A stop waits for one attempt more: the block, the outbox row or the fence covers the rest.
                 let closing = tokio::time::timeout(pause, inner.closing.cancelled()).await.is_ok();
                 pause = (pause * 2).min(RETRY.1);
-                if inner.tell(&hashes, phase).await.is_ok() || closing {
+                if inner.tell(&notice, phase).await.is_ok() || closing {
                     return;
                 }
             }

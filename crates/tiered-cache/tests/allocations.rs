@@ -17,7 +17,7 @@ async fn load(_: LoadCx) -> Result<LoadOutcome, LoadError> {
 fn a_hit_allocates_nothing() -> Result<(), Arc<dyn std::error::Error + Send + Sync>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(wrap)?;
     runtime.block_on(async {
-        let cache = TieredCache::builder().probe_every(0).build().map_err(wrap)?;
+        let cache = TieredCache::builder(tokio::runtime::Handle::current()).probe_every(0).build();
         let policy = Policy::new("user");
         let key = CacheKey::builder("user").param("id", 1).build();
         for _ in 0..100 {

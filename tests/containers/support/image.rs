@@ -13,11 +13,11 @@ pub const CREATED: &str = "2026-01-02T03:04:05Z";
 /// A first build compiles every crate, beside tests that keep the machine busy.
 const BUILD: Duration = Duration::from_secs(40 * 60);
 
-/// The image of this checkout with the build arguments above, built once per run; or that which `IMAGE` names.
+/// The image of this checkout with the build arguments above, built once per run; or that which `OPS_TEST_IMAGE` names.
 #[expect(clippy::disallowed_methods, reason = "the tests' own setting")]
 pub async fn image() -> &'static str {
     static IMAGE: OnceCell<String> = OnceCell::const_new();
-    let find = async || match std::env::var("IMAGE") {
+    let find = async || match std::env::var("OPS_TEST_IMAGE") {
         Ok(given) => given,
         Err(_) => {
             build("plinth:test", &[]).await;

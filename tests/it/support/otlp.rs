@@ -29,6 +29,8 @@ pub struct Recorded {
     pub events: Vec<(String, BTreeMap<String, String>)>,
     /// Ids of the spans that it links to.
     pub links: Vec<String>,
+    /// The `tracestate` of each of these.
+    pub link_states: Vec<String>,
     pub resource: BTreeMap<String, String>,
 }
 
@@ -137,6 +139,7 @@ impl Spans {
                     attributes: texts(&span.attributes),
                     events: events.collect(),
                     links: span.links.iter().map(|link| hex(&link.span_id)).collect(),
+                    link_states: span.links.iter().map(|link| link.trace_state.clone()).collect(),
                     resource: resource.clone(),
                 });
             }

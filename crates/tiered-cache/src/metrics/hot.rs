@@ -25,7 +25,6 @@ const OTHER: &str = "other";
 const TIERS: [Tier; 4] = [Tier::L1, Tier::L2, Tier::L3, Tier::Source];
 const RESULTS: [&str; 3] = ["hit", "negative", "stale"];
 const LEVELS: [&str; 4] = ["bounded", "version", "shared", "source"];
-const CELLS: usize = TIERS.len() * RESULTS.len() * LEVELS.len();
 const AGES_MS: [u64; 12] = [1, 10, 100, 500, 1_000, 5_000, 30_000, 60_000, 300_000, 900_000, 3_600_000, 7_200_000];
 
 #[derive(Debug, Default)]
@@ -40,22 +39,17 @@ struct PerCache {
     shards: [Shard; SHARDS],
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard {
-    requests: [AtomicU64; CELLS],
+    requests: [[[AtomicU64; LEVELS.len()]; RESULTS.len()]; TIERS.len()],
     ages: [AtomicU64; AGES_MS.len() + 1],
     age_millis: AtomicU64,
 }
 
 impl PerCache {
     fn new(name: &'static str) -> Self {
-        let zeros = || Shard {
-            requests: [const { AtomicU64::new(0) }; CELLS],
-            ages: [const { AtomicU64::new(0) }; AGES_MS.len() + 1],
-            age_millis: AtomicU64::new(0),
-        };
-        Self { name, shards: std::array::from_fn(|_| zeros()) }
+        Self { name, shards: Default::default() }
     }
 
     fn sum(&self, pick: impl Fn(&Shard) -> &AtomicU64) -> u64 {
@@ -106,8 +100,7 @@ fn count(cache: &PerCache, hit: &Hit, read: Read) {
     };
     let (shard, asked) = shard();
     let shard = &cache.shards[shard];
-    let cell = (hit.tier as usize * RESULTS.len() + result) * LEVELS.len() + level;
-    shard.requests[cell].fetch_add(1, Ordering::Relaxed);
+    shard.requests[hit.tier as usize][result][level].fetch_add(1, Ordering::Relaxed);
     let plain = hit.tier == Tier::L1 && result != 2;
     if plain && !asked.is_multiple_of(SAMPLE) {
         return;
@@ -136,15 +129,14 @@ impl Collector for Hot {
         let help = "Answers by tier and outcome";
         let mut requests = encoder.encode_descriptor("cache_requests", help, None, MetricType::Counter)?;
         for cache in caches.iter() {
-            for cell in 0..CELLS {
-                let count = cache.sum(|shard| &shard.requests[cell]);
-                if count == 0 {
-                    continue;
+            let each = |tier| (0..RESULTS.len()).flat_map(move |r| (0..LEVELS.len()).map(move |l| (tier, r, l)));
+            for (tier, result, level) in (0..TIERS.len()).flat_map(each) {
+                let count = cache.sum(|shard| &shard.requests[tier][result][level]);
+                if count > 0 {
+                    let (tier, result, level) = (TIERS[tier].as_str(), RESULTS[result], LEVELS[level]);
+                    let labels = [("cache", cache.name), ("tier", tier), ("result", result), ("level", level)];
+                    ConstCounter::new(count).encode(requests.encode_family(&labels)?)?;
                 }
-                let (rest, level) = (cell / LEVELS.len(), LEVELS[cell % LEVELS.len()]);
-                let (tier, result) = (TIERS[rest / RESULTS.len()].as_str(), RESULTS[rest % RESULTS.len()]);
-                let labels = [("cache", cache.name), ("tier", tier), ("result", result), ("level", level)];
-                ConstCounter::new(count).encode(requests.encode_family(&labels)?)?;
             }
         }
         let help = "Time between the read of the source and the answer";

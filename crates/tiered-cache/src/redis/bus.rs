@@ -146,7 +146,9 @@ fn notice(item: &StreamId) -> Option<(Notice, u64)> {
         _ => return None,
     };
     let number = |field| u64::from_redis_value_ref(item.map.get(field)?).ok();
-    Some((Notice { hashes, origin: number("o")? }, number("s")?))
+    // Replicas of another version may leave it out.
+    let cause = item.map.get("c").and_then(|text| String::from_redis_value_ref(text).ok()).unwrap_or_default();
+    Some((Notice { hashes, origin: number("o")?, cause }, number("s")?))
 }
 
 async fn within<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T, RemoteError> {

@@ -12,7 +12,7 @@ use super::Redis;
 use crate::RemoteError;
 use crate::codec::millis;
 use crate::inner::LEASE;
-use crate::remote::{Acquired, Fill, Filled, Found, Mark, Phase, Place, Remote, Token};
+use crate::remote::{Acquired, Fill, Filled, Found, Mark, Notice, Phase, Place, Remote, Token};
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/acquire.lua")));
 static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/fill.lua")));
@@ -121,10 +121,10 @@ impl Remote for RedisRemote {
         self.redis.script(&call).await
     }
 
-    async fn invalidate(&self, hashes: &[u128], phase: Phase, origin: u64) -> Result<(), RemoteError> {
+    async fn invalidate(&self, notice: &Notice, phase: Phase) -> Result<(), RemoteError> {
         let mut call = INVALIDATE.prepare_invoke();
         call.key(&bus_keys(&self.namespace));
-        for &hash in hashes {
+        for &hash in &*notice.hashes {
             for kind in ['c', 'l', 'b', 'm'] {
                 call.key(self.key(kind, hash));
             }
@@ -133,8 +133,9 @@ impl Remote for RedisRemote {
             Phase::Block { write, life } => (write, millis(life), 0),
             Phase::Done { write, version } => (write, 0, version),
         };
-        call.arg(origin).arg(crate::outbox::encode(hashes).as_ref()).arg(write).arg(block).arg(version);
-        call.arg(generation()).arg(millis(MARK_LIFE)).arg(BUS_LENGTH).arg(generation());
+        let hashes = crate::outbox::encode(&notice.hashes);
+        call.arg(notice.origin).arg(hashes.as_ref()).arg(write).arg(block).arg(version);
+        call.arg(generation()).arg(millis(MARK_LIFE)).arg(BUS_LENGTH).arg(generation()).arg(&notice.cause);
         self.redis.script(&call).await
     }
 

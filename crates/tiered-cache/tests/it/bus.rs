@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tiered_cache::{Tier, TieredCache};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::support::{Down, Replica, Source, Table, World, key, metric, until, write_through_outbox};
@@ -48,7 +49,7 @@ async fn the_bus_lag_is_the_time_since_it_was_heard() {
     let lag = a.cache.health().bus_lag;
     assert!(lag >= Duration::from_millis(2_800) && lag < Duration::from_millis(3_200), "{lag:?}");
     assert_eq!(metric(&a.cache, "cache_bus_lag_seconds"), lag.as_secs_f64());
-    let alone = TieredCache::builder().build().unwrap();
+    let alone = TieredCache::builder(Handle::current()).build();
     assert_eq!(alone.health().bus_lag, Duration::ZERO);
 }
 

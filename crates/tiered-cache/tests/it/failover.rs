@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use devkit::{Fault, FaultProxy};
 use tiered_cache::{Tier, TieredCache};
+use tokio::runtime::Handle;
 
 use crate::redis::{connect, get, put, raw};
 use crate::support::{Source, Table, key, metric, until, write_through_outbox};
@@ -36,7 +37,7 @@ impl Pair {
         let way = FaultProxy::start(self.primary.address()).await.unwrap();
         let redis = connect(format!("redis://{}", way.addr()));
         self.ways.push(way);
-        let cache = TieredCache::builder().redis(redis).outbox(Arc::new(outbox.clone())).build().unwrap();
+        let cache = TieredCache::builder(Handle::current()).redis(redis).outbox(Arc::new(outbox.clone())).build();
         until(|| cache.health().fence_open).await;
         cache
     }

@@ -1,5 +1,6 @@
 //! The same promises on a real Redis, and a Redis that misbehaves.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use devkit::{Fault, FaultProxy};
@@ -23,7 +24,7 @@ async fn patient_cache(url: String) -> TieredCache {
 }
 
 async fn ready(redis: Redis) -> TieredCache {
-    let cache = TieredCache::builder().redis(redis).build().unwrap();
+    let cache = TieredCache::builder(Handle::current()).redis(redis).build();
     until(|| cache.health().fence_open).await;
     cache
 }
@@ -278,9 +279,34 @@ async fn without_redis_at_the_start_the_cache_works_and_finds_it_later() {
     let server = devkit::Redis::start().await.unwrap();
     server.stop().await.unwrap();
     let source = Source::new();
-    let a = TieredCache::builder().redis(connect(server.url())).build().unwrap();
+    let a = TieredCache::builder(Handle::current()).redis(connect(server.url())).build();
     assert_eq!(get(&a, &source).await.tier, Tier::Source);
     server.start_again().await.unwrap();
     until(|| a.health().fence_open && !a.health().breaker_open).await;
     assert!(read(&a, &source, 2).await.unwrap().stored);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_is_named_to_other_replicas_and_those_that_name_none_are_heard_too() {
+    static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let server = devkit::Redis::start().await.unwrap();
+    let source = Source::new();
+    let replica = |name, link| TieredCache::builder(Handle::current()).redis(connect(server.url())).links(name, link);
+    let own = |_: &tracing::Span, _: &str| TOLD.lock().unwrap().push("its own".to_owned());
+    let writer = replica(|| "the writer".to_owned(), own).build();
+    let nameless = replica(String::new, |_, _| ()).build();
+    let reader = replica(String::new, |_, cause| TOLD.lock().unwrap().push(cause.to_owned())).build();
+    for cache in [&writer, &nameless, &reader] {
+        until(|| cache.health().fence_open).await;
+    }
+
+    // As replicas that know of no names write them.
+    put(&nameless, &source).await;
+    let entries: Vec<(String, Vec<Vec<u8>>)> = raw(&server, &["XRANGE", "cache:bus", "-", "+"]).await;
+    assert!(!entries.is_empty() && entries.iter().all(|(_, fields)| fields.len() == 6), "{entries:?}");
+    put(&writer, &source).await;
+    until(|| TOLD.lock().unwrap().len() >= 2).await;
+    assert!(TOLD.lock().unwrap().iter().all(|cause| cause == "the writer"));
+    assert_eq!(metric(&reader, r#"cache_bus_gap_total{reason="start"}"#), 1.0);
+    assert_eq!(metric(&reader, r#"cache_bus_gap_total{reason="trimmed"}"#), 0.0);
 }

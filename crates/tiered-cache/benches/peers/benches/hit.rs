@@ -55,7 +55,7 @@ fn plain<T>(get: impl Fn(u64) -> T + 'static) -> Box<dyn Fn(&[u64])> {
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let policy = Policy::new("user");
-    let cache = TieredCache::builder().runtime(runtime.handle().clone()).build().unwrap();
+    let cache = TieredCache::builder(runtime.handle().clone()).build();
     let value = Arc::new(Bytes::from(vec![b'x'; 1024]));
     let moka = moka::sync::Cache::<u64, Arc<Bytes>>::builder()
         .max_capacity(KEYS * 2)

@@ -1,7 +1,7 @@
 -- Removes the values of some keys, breaks their leases and tells every replica.
 -- KEYS  1 bus  2 bus state, then for each key  values  lease  blocks  mark
 -- ARGV  1 origin  2 hashes, 16 bytes each  3 write  4 block in ms (0: the write is done)  5 version
---       6 generation  7 life of the mark in ms  8 longest bus  9 id of the data set, if it has none
+--       6 generation  7 life of the mark in ms  8 longest bus  9 id of the data set, if it has none  10 cause, if any
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local block = tonumber(ARGV[4])
@@ -25,6 +25,10 @@ for i = 3, #KEYS, 4 do
 end
 redis.call('HSETNX', KEYS[2], 'id', ARGV[9])
 local sequence = redis.call('HINCRBY', KEYS[2], 'sequence', 1)
-local last = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[8], '*', 'h', ARGV[2], 'o', ARGV[1], 's', sequence)
+local entry = {'h', ARGV[2], 'o', ARGV[1], 's', sequence}
+if ARGV[10] ~= '' then
+    entry[7], entry[8] = 'c', ARGV[10]
+end
+local last = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[8], '*', unpack(entry))
 redis.call('HSET', KEYS[2], 'last', last)
 return sequence

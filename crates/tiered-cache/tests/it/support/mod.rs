@@ -12,6 +12,7 @@ use tiered_cache::{
     Body, Builder, CacheError, CacheKey, Hit, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, TieredCache, Write,
     WriteCx, WriteError,
 };
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 pub use outbox::{Table, write_through_outbox};
@@ -171,8 +172,8 @@ impl Replica {
 
     pub async fn with(world: &World, source: &Source, change: impl FnOnce(Builder) -> Builder) -> Self {
         let link = world.link();
-        let builder = TieredCache::builder().remote(Arc::new(link.clone()), link.bus()).probe_every(0);
-        let cache = change(builder).build().unwrap();
+        let builder = TieredCache::builder(Handle::current()).remote(Arc::new(link.clone()), link.bus()).probe_every(0);
+        let cache = change(builder).build();
         until(|| cache.health().fence_open).await;
         Self { cache, link, source: source.clone(), policy: policy() }
     }

@@ -129,9 +129,9 @@ impl Data {
         Some(Found { bytes: bytes.clone(), stamp: *stamp, age })
     }
 
-    fn invalidate(&mut self, hashes: &[u128], phase: Phase, origin: u64) {
+    fn invalidate(&mut self, notice: &Notice, phase: Phase) {
         let now = Instant::now();
-        for hash in hashes {
+        for hash in &*notice.hashes {
             self.values.remove(hash);
             self.leases.remove(hash);
             self.clock += 1;
@@ -148,7 +148,7 @@ impl Data {
                 }
             }
         }
-        self.log.push(Notice { hashes: hashes.into(), origin });
+        self.log.push(notice.clone());
     }
 }
 
@@ -329,12 +329,12 @@ impl Remote for Link {
         .await
     }
 
-    async fn invalidate(&self, hashes: &[u128], phase: Phase, origin: u64) -> Result<(), RemoteError> {
+    async fn invalidate(&self, notice: &Notice, phase: Phase) -> Result<(), RemoteError> {
         let gates = match phase {
             Phase::Block { .. } => ["block", "block/after"],
             Phase::Done { .. } => ["done", "done/after"],
         };
-        self.carry(gates, |data, _| data.invalidate(hashes, phase, origin)).await
+        self.carry(gates, |data, _| data.invalidate(notice, phase)).await
     }
 
     async fn ping(&self) -> Result<(), RemoteError> {
