@@ -14,11 +14,16 @@ pub struct Wanted {
     pub timing: Timing,
 }
 
-/// The replicas that take traffic now.
+/// The replicas in slots that take traffic now. One that is between two restarts is among them: it will be back, and
+/// its slot must be closed like the others'. Those that run come first.
 pub fn active(slots: &[Slot], seen: &[Seen]) -> Vec<Replica> {
-    let running =
-        |slot: &Slot| seen.iter().find(|one| one.slot == slot.name && one.running).map(|one| replica(slot, one));
-    slots.iter().filter(|slot| slot.takes_traffic()).filter_map(running).collect()
+    let here = |slot: &Slot| {
+        let all = || seen.iter().filter(|one| one.slot == slot.name);
+        all().find(|one| one.running).or_else(|| all().next()).map(|one| (!one.running, replica(slot, one)))
+    };
+    let mut active: Vec<_> = slots.iter().filter(|slot| slot.takes_traffic()).filter_map(here).collect();
+    active.sort_by_key(|(stopped, _)| *stopped);
+    active.into_iter().map(|(_, one)| one).collect()
 }
 
 /// A container that is in a slot.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::fake::{Fake, Trouble};
 use crate::deploy::machine::{Machine, Order, Steps, Undecided};
-use crate::deploy::parts::{Balancer, Engine, Recipe};
+use crate::deploy::parts::{Admin, Balancer, Engine, Recipe};
 use crate::deploy::plan::{Wanted, plan};
 use crate::exit::{Exit, Failure};
 use crate::gate::Settings;
@@ -208,6 +208,22 @@ async fn a_deploy_is_undone_when_somebody_aborts_it() {
 
     assert_eq!(failure.exit, Exit::Interrupted, "{failure}");
     site.assert_settled("aborted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_between_two_restarts_gets_no_traffic_after_the_promotion() {
+    let site = Site::new();
+    let first = |site: &Site| site.fake.world().slots.iter().find(|slot| slot.name == "blue1").unwrap().admin;
+    site.fake.world().containers[0].running = false;
+    let deploy = site.plan(Strategy::BlueGreen).await;
+    assert_eq!(deploy.old.len(), 3);
+    assert_eq!(deploy.old[0].slot, "blue2", "new ones are made like one that runs");
+    let order = order(&deploy.id);
+    assert_eq!(first(&site), Admin::Ready);
+
+    site.run(deploy, &order).await.unwrap().unwrap();
+
+    assert_eq!(first(&site), Admin::Drain);
 }
 
 #[tokio::test(start_paused = true)]
