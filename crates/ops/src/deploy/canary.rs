@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::machine::{Machine, Steps, Undecided};
 use super::meter::{Meter, Page};
-use super::parts::{Admin, Change, Replica, Seen, Slot};
+use super::parts::{Change, Replica, Seen, Slot};
 use super::traffic::{canaries, weights};
 use crate::exit::{Exit, Failure, Result};
 use crate::gate::{Arm, Judge, Sample, Settings, Verdict, limits_exceeded};
@@ -118,13 +118,8 @@ impl Machine<'_> {
 
     /// A balancer that was started anew without its state has other weights.
     async fn keep_weights(&self, slots: &[Slot]) -> Result<()> {
-        let lost = |change: &Change| match change {
-            Change::Weight(name, weight) => slots.iter().any(|slot| slot.name == *name && slot.weight != *weight),
-            Change::Ready(name) => slots.iter().any(|slot| slot.name == *name && slot.admin != Admin::Ready),
-            Change::Drain(_) | Change::Maint(_) | Change::Cut(_) => false,
-        };
         let desired = self.desired();
-        if desired.iter().any(lost) {
+        if !desired.iter().all(|change| change.holds(slots)) {
             self.balancer.apply(&desired).await?;
             self.note(Some("the balancer had lost its weights".to_owned()))?;
         }

@@ -120,7 +120,15 @@ impl Machine<'_> {
         let said = detail.as_ref().or(reason.as_ref()).map(|text| format!(": {text}")).unwrap_or_default();
         self.output.progress(format!("{seconds:8.2}s {id} {:14} {share:3} %{said}", phase.name()));
         self.state.audit(&self.deploy, detail)?;
-        self.textfile.map_or(Ok(()), |path| self.state.export(&self.deploy, path))
+        if let Some(Err(failure)) = self.textfile.map(|path| self.state.export(&self.deploy, path)) {
+            self.warn(&failure);
+        }
+        Ok(())
+    }
+
+    /// Says what failed and stops nothing.
+    pub(super) fn warn(&self, failure: &Failure) {
+        self.output.progress(format!("warning: {failure}"));
     }
 
     /// Fails when somebody wants the deploy undone.

@@ -70,6 +70,22 @@ pub enum Change {
     Cut(String),
 }
 
+impl Change {
+    /// The slots are as this change makes them. Cut sessions leave no trace.
+    pub fn holds(&self, slots: &[Slot]) -> bool {
+        let is = |name: &String, as_wanted: &dyn Fn(&Slot) -> bool| {
+            slots.iter().any(|slot| slot.name == *name && as_wanted(slot))
+        };
+        match self {
+            Self::Weight(name, weight) => is(name, &|slot| slot.weight == *weight),
+            Self::Ready(name) => is(name, &|slot| slot.admin == Admin::Ready),
+            Self::Drain(name) => is(name, &|slot| slot.admin == Admin::Drain),
+            Self::Maint(name) => is(name, &|slot| slot.admin == Admin::Maint),
+            Self::Cut(_) => true,
+        }
+    }
+}
+
 /// What distributes the requests.
 #[async_trait]
 pub trait Balancer: Send + Sync {

@@ -2,7 +2,9 @@
 //! is ready has the traffic.
 
 use std::collections::HashSet;
+use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ pub enum Trouble {
     KilledBefore,
     /// The process ends after it, and never knows.
     KilledAfter,
+    /// From here on nothing can be written.
+    DiskFull,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +43,9 @@ pub struct World {
     pub trouble: Option<(u64, Trouble)>,
     pub calls: u64,
     pub killed: bool,
+    /// Where the state is kept, and whether the disk is full.
+    pub folder: PathBuf,
+    pub full: bool,
     /// What must never happen and did.
     pub broken: Vec<String>,
 }
@@ -104,13 +111,16 @@ impl Fake {
             world.calls += 1;
             let trouble = world.trouble.filter(|(call, _)| *call == world.calls).map(|(_, trouble)| trouble);
             world.killed |= matches!(trouble, Some(Trouble::KilledBefore | Trouble::KilledAfter));
+            if trouble == Some(Trouble::DiskFull) {
+                world.fill_disk();
+            }
             let acts = !matches!(trouble, Some(Trouble::Fails | Trouble::KilledBefore));
             let result = if acts { work(&mut world) } else { Err(lost()) };
             world.check();
             (result, trouble)
         };
         match trouble {
-            None => result,
+            None | Some(Trouble::DiskFull) => result,
             Some(Trouble::Fails | Trouble::AnswerLost) => Err(lost()),
             Some(Trouble::KilledBefore | Trouble::KilledAfter) => std::future::pending().await,
         }
@@ -118,6 +128,26 @@ impl Fake {
 }
 
 impl World {
+    /// Folders stand where files would be written.
+    fn fill_disk(&mut self) {
+        let log = self.folder.join("audit.jsonl");
+        fs::rename(&log, log.with_extension("kept")).unwrap();
+        for name in ["audit.jsonl", "deploy.json.new"] {
+            fs::create_dir(self.folder.join(name)).unwrap();
+        }
+        self.full = true;
+    }
+
+    pub fn free_disk(&mut self) {
+        if std::mem::take(&mut self.full) {
+            for name in ["audit.jsonl", "deploy.json.new"] {
+                fs::remove_dir(self.folder.join(name)).unwrap();
+            }
+            let log = self.folder.join("audit.jsonl");
+            fs::rename(log.with_extension("kept"), log).unwrap();
+        }
+    }
+
     pub fn at(&self, slot: &str) -> Option<&Seen> {
         self.containers.iter().find(|one| one.slot == slot && one.running)
     }
@@ -187,7 +217,9 @@ impl Balancer for Fake {
                 world.change(change);
                 world.check();
             }
-            Ok(())
+            // The changes are made, but not kept.
+            let full = || Failure::new(Exit::Precondition, "can't write servers.state: the disk is full");
+            if world.full { Err(full()) } else { Ok(()) }
         })
         .await
     }

@@ -1,5 +1,6 @@
 //! Every way in which one call can fail, and every moment at which the process can be killed.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -18,17 +19,23 @@ use crate::state::State;
 use crate::state::journal::{Deploy, Phase, Strategy, Timing};
 use crate::state::wish::{Wish, Wishes};
 
+const TROUBLES: [Trouble; 5] =
+    [Trouble::Fails, Trouble::AnswerLost, Trouble::KilledBefore, Trouble::KilledAfter, Trouble::DiskFull];
+
 struct Site {
     fake: Fake,
-    _folder: TempDir,
+    folder: TempDir,
     state: State,
+    textfile: Option<PathBuf>,
 }
 
 impl Site {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let state = State::open(folder.path()).unwrap();
-        Self { fake: Fake::new(), _folder: folder, state }
+        let fake = Fake::new();
+        fake.world().folder = folder.path().to_owned();
+        Self { fake, folder, state, textfile: None }
     }
 
     async fn plan(&self, strategy: Strategy) -> Deploy {
@@ -67,7 +74,8 @@ impl Site {
 
     fn machine<'a>(&'a self, deploy: Deploy, wishes: &'a Wishes, output: &'a Output) -> Machine<'a> {
         let (engine, balancer, state): (&dyn Engine, &dyn Balancer, _) = (&self.fake, &self.fake, &self.state);
-        Machine { engine, balancer, state, wishes, output, textfile: None, began: Instant::now(), deploy }
+        let textfile = self.textfile.as_deref();
+        Machine { engine, balancer, state, wishes, output, textfile, began: Instant::now(), deploy }
     }
 
     /// One version serves, all of it; nothing of an undone deploy is left; the log is whole.
@@ -122,6 +130,11 @@ async fn survive(strategy: Strategy, call: u64, trouble: Trouble) {
         (world.trouble, world.killed) = (None, false);
     }
     assert_eq!(ended.is_none(), matches!(trouble, Trouble::KilledBefore | Trouble::KilledAfter), "{context}");
+    if trouble == Trouble::DiskFull {
+        let serving = site.fake.serving();
+        assert!(serving == ["new"; 3] || serving == ["old"; 3], "{context}: {serving:?} serve");
+        site.fake.world().free_disk();
+    }
     site.reconcile().await;
     site.assert_settled(&context);
     let calls = site.fake.world().containers.clone();
@@ -132,7 +145,7 @@ async fn survive(strategy: Strategy, call: u64, trouble: Trouble) {
 #[tokio::test(start_paused = true)]
 async fn a_blue_green_deploy_survives_any_single_failure_and_any_kill() {
     for call in 3..=calls_of(Strategy::BlueGreen).await {
-        for trouble in [Trouble::Fails, Trouble::AnswerLost, Trouble::KilledBefore, Trouble::KilledAfter] {
+        for trouble in TROUBLES {
             survive(Strategy::BlueGreen, call, trouble).await;
         }
     }
@@ -145,8 +158,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_canary_survives_failures_and_kills_at_random_calls(share in 0_u64..1000, kind in 0_usize..4) {
-        let trouble = [Trouble::Fails, Trouble::AnswerLost, Trouble::KilledBefore, Trouble::KilledAfter][kind];
+    fn a_canary_survives_failures_and_kills_at_random_calls(share in 0_u64..1000, kind in 0..TROUBLES.len()) {
+        let trouble = TROUBLES[kind];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let calls = *CALLS.get_or_init(|| runtime.block_on(calls_of(Strategy::Canary)));
         runtime.block_on(survive(Strategy::Canary, 3 + (calls - 3) * share / 1000, trouble));
@@ -208,6 +221,18 @@ async fn a_deploy_is_undone_when_somebody_aborts_it() {
 
     assert_eq!(failure.exit, Exit::Interrupted, "{failure}");
     site.assert_settled("aborted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_textfile_that_can_not_be_written_stops_nothing() {
+    let mut site = Site::new();
+    site.textfile = Some(site.folder.path().join("no-such-folder/ops.prom"));
+    let deploy = site.plan(Strategy::BlueGreen).await;
+    let order = order(&deploy.id);
+
+    site.run(deploy, &order).await.unwrap().unwrap();
+
+    assert_eq!(site.fake.serving(), ["new"; 3]);
 }
 
 #[tokio::test(start_paused = true)]
