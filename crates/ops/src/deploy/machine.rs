@@ -67,6 +67,10 @@ pub struct Machine<'a> {
 impl Machine<'_> {
     /// Deploys; a failure is undone first, and then says what happened.
     pub async fn run(&mut self, order: &Order) -> Result<()> {
+        // What the deploy before has kept stays known, and its time goes on.
+        if let Some(before) = self.state.deploy()? {
+            (self.deploy.kept, self.deploy.warm_until) = (before.kept, before.warm_until);
+        }
         self.enter(Phase::Planned)?;
         match self.forward(order).await {
             Ok(()) => Ok(()),

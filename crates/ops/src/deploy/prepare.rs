@@ -46,19 +46,25 @@ impl Machine<'_> {
         self.enter(Phase::Admitted)
     }
 
-    /// Removes what other deploys left in these slots; the plan saw to it that they have no traffic.
-    async fn clear(&self) -> Result<()> {
-        let (_, seen) = self.look().await?;
+    /// Removes what other deploys left in these slots, the plan saw to it that they have no traffic, and what was kept of
+    /// the version before the running one: the running one takes its place.
+    async fn clear(&mut self) -> Result<()> {
+        let (slots, seen) = self.look().await?;
         let close: Vec<_> = self.deploy.made().map(|one| Change::Maint(one.slot.clone())).collect();
         self.balancer.apply(&close).await?;
-        let mine = |slot: &String| self.deploy.made().any(|one| one.slot == *slot);
-        let others = seen.iter().filter(|one| mine(&one.slot) && one.deploy.as_ref() != Some(&self.deploy.id));
-        try_join_all(others.map(async |one| {
+        let mine = |one: &&Seen| self.deploy.made().any(|made| made.slot == one.slot);
+        let kept = |one: &&Seen| {
+            let idle = slots.iter().any(|slot| slot.name == one.slot && !slot.takes_traffic());
+            idle && self.deploy.kept.iter().any(|kept| kept.container == one.name)
+        };
+        let others = seen.iter().filter(|one| one.deploy.as_ref() != Some(&self.deploy.id));
+        try_join_all(others.filter(|one| mine(one) || kept(one)).map(async |one| {
             self.engine.stop(&one.name, self.deploy.timing.grace).await?;
             self.engine.remove(&one.name).await
         }))
-        .await
-        .map(drop)
+        .await?;
+        (self.deploy.kept, self.deploy.warm_until) = (Vec::new(), None);
+        Ok(())
     }
 
     async fn wait_ready(&self, order: &Order) -> Result<()> {

@@ -25,20 +25,20 @@ pub struct Args {
 /// Rolls back.
 pub async fn run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
     let site = Site::enter(global, output, "rollback").await?;
-    let last = site.state.deploy()?.filter(|deploy| deploy.phase == Phase::Done && !deploy.old.is_empty());
-    let before = last.as_ref().and_then(|deploy| deploy.old.first());
+    let last = site.state.deploy()?;
+    let before = last.as_ref().and_then(|deploy| deploy.kept.first());
     let version = args.version.clone().or_else(|| before.map(|one| one.version.clone()));
     let version = version.ok_or_else(|| Failure::new(Exit::Precondition, "there is no version to go back to"))?;
     let slots = site.balancer.slots().await?;
     let seen = site.engine.containers(&slots).await?;
     let here = last.filter(|deploy| {
         let still = |name: &String| seen.iter().any(|one| one.name == *name);
-        deploy.old.iter().all(|one| one.version == version && still(&one.container))
+        !deploy.kept.is_empty() && deploy.kept.iter().all(|one| one.version == version && still(&one.container))
     });
     let Some(last) = here else { return redeploy(args, version, &site).await };
     let old = active(&slots, &seen);
     let new: Vec<_> = last
-        .old
+        .kept
         .iter()
         .filter_map(|one| {
             let slot = slots.iter().find(|slot| slot.name == one.slot)?;

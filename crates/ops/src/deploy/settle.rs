@@ -30,6 +30,7 @@ impl Machine<'_> {
         let baseline: Vec<_> = self.deploy.baseline.iter().cloned().collect();
         self.discard(&baseline).await?;
         self.deploy.baseline = None;
+        self.deploy.kept = self.deploy.old.clone();
         let warm = self.deploy.timing.keep_warm;
         if warm.is_zero() {
             self.retire().await?;
@@ -140,9 +141,13 @@ impl Machine<'_> {
         try_join_all(replicas.iter().map(|one| self.engine.stop(&one.container, grace))).await.map(drop)
     }
 
-    /// Stops the old replicas; their containers stay, so that a rollback need only start them.
+    /// Stops the replicas that were kept warm; their containers stay, so that a rollback need only start them. One that
+    /// somebody has given traffic to is left alone.
     async fn retire(&mut self) -> Result<()> {
-        self.close(&self.deploy.old.clone()).await?;
+        let slots = self.balancer.slots().await?;
+        let serves = |one: &Replica| slots.iter().any(|slot| slot.name == one.slot && slot.takes_traffic());
+        let idle: Vec<_> = self.deploy.kept.iter().filter(|one| !serves(one)).cloned().collect();
+        self.close(&idle).await?;
         self.deploy.warm_until = None;
         Ok(())
     }
@@ -151,7 +156,7 @@ impl Machine<'_> {
     pub async fn reconcile(&mut self) -> Result<bool> {
         let phase = self.deploy.phase;
         match phase {
-            Phase::Done => {
+            Phase::Done | Phase::RolledBack => {
                 if self.deploy.warm_until.is_none_or(|until| unix_now() < until) {
                     return Ok(false);
                 }
@@ -159,7 +164,6 @@ impl Machine<'_> {
                 self.state.save(&mut self.deploy)?;
                 self.note(Some("old replicas stopped, kept for a rollback".to_owned()))?;
             }
-            Phase::RolledBack => return Ok(false),
             Phase::Promoted | Phase::Baking | Phase::Draining => {
                 self.note(Some(format!("was interrupted while {}; finishing", phase.name())))?;
                 match self.wait_up(&self.deploy.new).await {

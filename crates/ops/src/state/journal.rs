@@ -108,7 +108,11 @@ pub struct Deploy {
     /// How it ended, and why.
     pub outcome: Option<String>,
     pub reason: Option<String>,
-    /// Until then, in seconds since 1970, the old replicas run on.
+    /// Replicas without traffic that a rollback can go back to: those before this deploy once it is done, and until its
+    /// slots are cleared those that the deploy before had kept.
+    #[serde(default)]
+    pub kept: Vec<Replica>,
+    /// Until then, in seconds since 1970, they run on.
     pub warm_until: Option<u64>,
 }
 
@@ -130,6 +134,7 @@ impl Deploy {
             timing,
             outcome: None,
             reason: None,
+            kept: Vec::new(),
             warm_until: None,
         }
     }
@@ -139,9 +144,9 @@ impl Deploy {
         self.new.iter().chain(&self.baseline)
     }
 
-    /// The replicas that have the traffic once nothing is under way, and those that had it before.
-    pub fn sides(&self) -> (&[Replica], &[Replica]) {
-        if self.phase == Phase::Done { (&self.new, &self.old) } else { (&self.old, &[]) }
+    /// The replicas that have the traffic once nothing is under way.
+    pub fn active(&self) -> &[Replica] {
+        if self.phase == Phase::Done { &self.new } else { &self.old }
     }
 }
 

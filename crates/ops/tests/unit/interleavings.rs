@@ -1,5 +1,6 @@
 //! Every way in which one call can fail, and every moment at which the process can be killed.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use super::fake::{Fake, Trouble};
 use crate::deploy::machine::{Machine, Order, Steps, Undecided};
-use crate::deploy::parts::{Admin, Balancer, Engine, Recipe};
+use crate::deploy::parts::{Admin, Balancer, Engine, Recipe, Replica};
 use crate::deploy::plan::{Wanted, plan};
 use crate::exit::{Exit, Failure};
 use crate::gate::Settings;
@@ -39,13 +40,17 @@ impl Site {
     }
 
     async fn plan(&self, strategy: Strategy) -> Deploy {
+        self.plan_of("new", 3, strategy).await
+    }
+
+    async fn plan_of(&self, version: &str, replicas: usize, strategy: Strategy) -> Deploy {
         let timing = Timing {
             drain: Duration::from_secs(5),
             grace: Duration::from_secs(1),
             keep_warm: Duration::from_secs(if strategy == Strategy::Canary { 0 } else { 600 }),
         };
-        let (image, version) = ("app:new".to_owned(), "new".to_owned());
-        let wanted = Wanted { strategy, image, version, replicas: 3, timing };
+        let (image, version) = (format!("app:{version}"), version.to_owned());
+        let wanted = Wanted { strategy, image, version, replicas, timing };
         let slots = self.fake.slots().await.unwrap();
         plan(&slots, &self.fake.containers(&slots).await.unwrap(), &wanted).unwrap()
     }
@@ -221,6 +226,49 @@ async fn a_deploy_is_undone_when_somebody_aborts_it() {
 
     assert_eq!(failure.exit, Exit::Interrupted, "{failure}");
     site.assert_settled("aborted");
+}
+
+/// Deploys two versions, the second with two replicas and trouble at a call; says which versions serve in the end.
+async fn deploy_twice(call: u64, trouble: Trouble) -> Vec<String> {
+    let context = format!("{trouble:?} at call {call} of the second deploy");
+    let site = Site::new();
+    let first = site.plan(Strategy::BlueGreen).await;
+    let order_of_first = order(&first.id);
+    site.run(first, &order_of_first).await.unwrap().unwrap();
+    let second = site.plan_of("newer", 2, Strategy::BlueGreen).await;
+    let order_of_second = order(&second.id);
+    let before = site.fake.world().calls;
+    site.fake.world().trouble = Some((before + call, trouble));
+    site.run(second, &order_of_second).await;
+    {
+        let mut world = site.fake.world();
+        (world.trouble, world.killed) = (None, false);
+    }
+    site.reconcile().await;
+    let mut deploy = site.state.deploy().unwrap().unwrap();
+    let known = |name: &String| deploy.active().iter().chain(&deploy.kept).any(|one| one.container == *name);
+    assert!(site.fake.running().iter().all(known), "{context}: {:?} run", site.fake.running());
+    if deploy.warm_until.is_some() {
+        deploy.warm_until = Some(1);
+        site.state.save(&mut deploy).unwrap();
+        site.reconcile().await;
+    }
+    let serving = site.fake.serving();
+    assert_eq!(site.fake.running().len(), serving.len(), "{context}: {:?} run", site.fake.running());
+    assert_eq!(site.fake.world().broken, Vec::<String>::new(), "{context}");
+    serving
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_deploy_kept_warm_is_stopped_in_the_end_however_the_next_one_ends() {
+    let mut ends = HashSet::new();
+    // Each call until the slots are cleared, and some after.
+    for call in (1..=12).chain([25, 79]) {
+        for trouble in [Trouble::Fails, Trouble::KilledAfter] {
+            ends.insert(deploy_twice(call, trouble).await);
+        }
+    }
+    assert_eq!(ends, [vec!["new".to_owned(); 3], vec!["newer".to_owned(); 2]].into());
 }
 
 #[tokio::test(start_paused = true)]
