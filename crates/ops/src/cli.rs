@@ -132,7 +132,7 @@ async fn slots(global: &Global) -> Vec<(IpAddr, Place)> {
 
 /// Whoever deploys hears it within a second.
 fn wish(global: &Global, wish: Wish) -> Result<Exit> {
-    let state = State::open(&global.state_dir)?;
+    let state = State::new(&global.state_dir);
     if state.deploy()?.is_none_or(|deploy| deploy.phase.is_final()) {
         return Err(Failure::new(Exit::Precondition, "no deploy is under way"));
     }

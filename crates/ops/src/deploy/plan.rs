@@ -33,6 +33,7 @@ pub fn replica(slot: &Slot, seen: &Seen) -> Replica {
         address: slot.address,
         container: seen.name.clone(),
         image: seen.image.clone(),
+        image_id: seen.image_id.clone(),
         version: seen.version.clone(),
     }
 }
@@ -52,6 +53,7 @@ pub fn plan(slots: &[Slot], seen: &[Seen], wanted: &Wanted) -> Result<Deploy> {
         address: slot.address,
         container: format!("{}-{id}", slot.name),
         image: image.to_owned(),
+        image_id: String::new(),
         version: version.to_owned(),
     };
     let other = slots.iter().filter(|slot| Some(color(&slot.name)) != current.as_deref());
@@ -75,7 +77,7 @@ pub fn plan(slots: &[Slot], seen: &[Seen], wanted: &Wanted) -> Result<Deploy> {
         let slot = slot.ok_or_else(|| {
             Failure::new(Exit::Precondition, format!("no slot of {} is free for the baseline", color(&running.slot)))
         })?;
-        baseline = Some(make(slot, &running.image, &running.version));
+        baseline = Some(make(slot, &running.image_id, &running.version));
     }
     let (image, version) = (wanted.image.clone(), wanted.version.clone());
     let planned = Deploy::planned(id, wanted.strategy, image, version, wanted.timing.clone());

@@ -26,9 +26,10 @@ impl Machine<'_> {
             try_join_all(all.map(|(one, recipe)| self.engine.create(one, recipe))).await?;
         }
         self.enter(Phase::Created)?;
+        let before = if fresh { Vec::new() } else { self.look().await?.1 };
         try_join_all(self.deploy.made().map(|one| self.engine.start(&one.container))).await?;
         self.enter(Phase::Started)?;
-        self.wait_ready(order).await?;
+        self.wait_ready(order, &before).await?;
         self.enter(Phase::Ready)?;
         for one in self.deploy.made() {
             for path in &order.smoke {
@@ -67,17 +68,15 @@ impl Machine<'_> {
         Ok(())
     }
 
-    async fn wait_ready(&self, order: &Order) -> Result<()> {
-        let fresh = self.deploy.strategy != Strategy::Rollback;
+    /// Of replicas that are only woken, `before` says how they were.
+    async fn wait_ready(&self, order: &Order, before: &[Seen]) -> Result<()> {
         let all = self.until(order.ready, async || {
             self.heed()?;
             let (_, seen) = self.look().await?;
             for one in self.deploy.made() {
-                let mine = seen.iter().find(|seen| seen.name == one.container).cloned();
-                // One that is woken may have restarted in its former life.
-                let restarts = |seen: &Seen| if fresh { seen.restarts } else { 0 };
-                let broken = mine.and_then(|seen| Seen { restarts: restarts(&seen), ..seen }.broken());
-                if let Some(broken) = broken {
+                let named = |seen: &&Seen| seen.name == one.container;
+                let mine = seen.iter().find(named).cloned();
+                if let Some(broken) = mine.and_then(|seen| seen.since(before.iter().find(named)).broken()) {
                     return Err(self.never_ready(one, broken).await);
                 }
             }

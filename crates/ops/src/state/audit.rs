@@ -21,6 +21,11 @@ pub struct Record {
     pub deploy: String,
     pub strategy: Strategy,
     pub image: String,
+    /// The image's own id, and how many replicas of it.
+    #[serde(default)]
+    pub image_id: String,
+    #[serde(default)]
+    pub replicas: usize,
     pub version: String,
     pub phase: Phase,
     pub share: u32,
@@ -47,6 +52,8 @@ impl State {
             deploy: deploy.id.clone(),
             strategy: deploy.strategy,
             image: deploy.image.clone(),
+            image_id: deploy.new.first().map(|one| one.image_id.clone()).unwrap_or_default(),
+            replicas: deploy.new.len(),
             version: deploy.version.clone(),
             phase: deploy.phase,
             share: deploy.share,

@@ -1,7 +1,7 @@
 //! An engine and a balancer that can fail, or stop the world, at any call. At every call they check that somebody who
 //! is ready has the traffic.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,6 +33,8 @@ pub enum Trouble {
 pub struct World {
     pub slots: Vec<Slot>,
     pub containers: Vec<Seen>,
+    /// Ids of images, by all names that they have.
+    pub images: HashMap<String, String>,
     /// Images whose containers never get ready.
     pub unready: HashSet<String>,
     /// Errors per thousand requests of an image, as (image, errors).
@@ -64,8 +66,8 @@ impl Fake {
                 let runs = color == "blue" && number < 4;
                 if runs {
                     let (image, version) = ("app:old".to_owned(), "old".to_owned());
-                    let seen =
-                        Seen { name: format!("first-{name}"), slot: name.clone(), image, version, ..Seen::default() };
+                    let (name, slot, image_id) = (format!("first-{name}"), name.clone(), image.clone());
+                    let seen = Seen { name, slot, image, image_id, version, ..Seen::default() };
                     world.containers.push(Seen { running: true, ..seen });
                 }
                 world.slots.push(Slot {
@@ -228,7 +230,9 @@ impl Balancer for Fake {
 #[async_trait]
 impl Engine for Fake {
     async fn image(&self, name: &str) -> Result<Image> {
-        Ok(Image { id: name.to_owned(), version: name.to_owned(), architecture: "amd64".to_owned() })
+        let id = self.world().images.get(name).cloned();
+        let id = id.ok_or_else(|| Failure::new(Exit::Precondition, format!("can't pull {name}")))?;
+        Ok(Image { id, version: name.to_owned(), architecture: "amd64".to_owned() })
     }
 
     async fn containers(&self, _: &[Slot]) -> Result<Vec<Seen>> {
@@ -239,8 +243,9 @@ impl Engine for Fake {
         self.call(|world| {
             let Replica { slot, container, image, version, .. } = replica.clone();
             if world.containers.iter().all(|one| one.name != container) {
-                let deploy = Some(recipe.deploy.clone());
-                world.containers.push(Seen { name: container, slot, deploy, image, version, ..Seen::default() });
+                let (deploy, image_id) = (Some(recipe.deploy.clone()), image.clone());
+                let made = Seen { name: container, slot, deploy, image, image_id, version, ..Seen::default() };
+                world.containers.push(made);
             }
             Ok(())
         })

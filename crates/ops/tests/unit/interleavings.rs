@@ -1,117 +1,19 @@
 //! Every way in which one call can fail, and every moment at which the process can be killed.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use proptest::prelude::*;
-use tempfile::TempDir;
-use tokio::time::Instant;
 
-use super::fake::{Fake, Trouble};
-use crate::deploy::machine::{Machine, Order, Steps, Undecided};
-use crate::deploy::parts::{Admin, Balancer, Engine, Recipe, Replica};
-use crate::deploy::plan::{Wanted, plan};
-use crate::exit::{Exit, Failure};
-use crate::gate::Settings;
-use crate::output::Output;
-use crate::state::State;
-use crate::state::journal::{Deploy, Phase, Strategy, Timing};
-use crate::state::wish::{Wish, Wishes};
+use super::fake::Trouble;
+use super::site::{Site, order};
+use crate::deploy::parts::Admin;
+use crate::exit::Exit;
+use crate::state::journal::{Phase, Strategy};
+use crate::state::wish::Wish;
 
 const TROUBLES: [Trouble; 5] =
     [Trouble::Fails, Trouble::AnswerLost, Trouble::KilledBefore, Trouble::KilledAfter, Trouble::DiskFull];
-
-struct Site {
-    fake: Fake,
-    folder: TempDir,
-    state: State,
-    textfile: Option<PathBuf>,
-}
-
-impl Site {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let state = State::open(folder.path()).unwrap();
-        let fake = Fake::new();
-        fake.world().folder = folder.path().to_owned();
-        Self { fake, folder, state, textfile: None }
-    }
-
-    async fn plan(&self, strategy: Strategy) -> Deploy {
-        self.plan_of("new", 3, strategy).await
-    }
-
-    async fn plan_of(&self, version: &str, replicas: usize, strategy: Strategy) -> Deploy {
-        let timing = Timing {
-            drain: Duration::from_secs(5),
-            grace: Duration::from_secs(1),
-            keep_warm: Duration::from_secs(if strategy == Strategy::Canary { 0 } else { 600 }),
-        };
-        let (image, version) = (format!("app:{version}"), version.to_owned());
-        let wanted = Wanted { strategy, image, version, replicas, timing };
-        let slots = self.fake.slots().await.unwrap();
-        plan(&slots, &self.fake.containers(&slots).await.unwrap(), &wanted).unwrap()
-    }
-
-    /// None: it was killed.
-    async fn run(&self, deploy: Deploy, order: &Order) -> Option<Result<(), Failure>> {
-        let (wishes, output) = (Wishes::new(&self.state), Output::new(true));
-        let mut machine = self.machine(deploy, &wishes, &output);
-        let killed = async {
-            while !self.fake.world().killed {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            result = machine.run(order) => Some(result),
-            () = killed => None,
-        }
-    }
-
-    async fn reconcile(&self) -> bool {
-        let Some(deploy) = self.state.deploy().unwrap() else { return false };
-        let (wishes, output) = (Wishes::new(&self.state), Output::new(true));
-        self.machine(deploy, &wishes, &output).reconcile().await.unwrap()
-    }
-
-    fn machine<'a>(&'a self, deploy: Deploy, wishes: &'a Wishes, output: &'a Output) -> Machine<'a> {
-        let (engine, balancer, state): (&dyn Engine, &dyn Balancer, _) = (&self.fake, &self.fake, &self.state);
-        let textfile = self.textfile.as_deref();
-        Machine { engine, balancer, state, wishes, output, textfile, began: Instant::now(), deploy }
-    }
-
-    /// One version serves, all of it; nothing of an undone deploy is left; the log is whole.
-    fn assert_settled(&self, context: &str) {
-        let (serving, running, world) = (self.fake.serving(), self.fake.running(), self.fake.world());
-        assert_eq!(world.broken, Vec::<String>::new(), "{context}");
-        assert!(serving == ["new"; 3] || serving == ["old"; 3], "{context}: {serving:?} serve");
-        if serving == ["old"; 3] {
-            assert_eq!(running.len(), 3, "{context}: {running:?} run");
-            assert_eq!(world.containers.len(), 3, "{context}: {:?} are left", world.containers);
-        }
-        assert_eq!(self.state.audited().unwrap().1, None, "{context}");
-    }
-}
-
-fn order(id: &str) -> Order {
-    let settings = Settings { steps: 2, min_elapsed: Duration::from_secs(5), ..Settings::default() };
-    Order {
-        recipe: Recipe { deploy: id.to_owned(), like: "first-blue1".to_owned(), environment: Vec::new() },
-        ready: Duration::from_secs(10),
-        smoke: vec!["/api/test".to_owned()],
-        bake: Duration::from_millis(500),
-        canary: Steps {
-            shares: vec![10, 50, 100],
-            warm_up: Duration::ZERO,
-            settings: Settings { max_elapsed: Duration::from_secs(20), ..settings },
-            probe: None,
-            inconclusive: Undecided::Rollback,
-        },
-    }
-}
 
 async fn calls_of(strategy: Strategy) -> u64 {
     let site = Site::new();

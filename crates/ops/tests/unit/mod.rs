@@ -4,5 +4,7 @@ mod fake;
 mod interleavings;
 mod parsers;
 mod plans;
+mod rollbacks;
 mod schemas;
+mod site;
 mod socket;
