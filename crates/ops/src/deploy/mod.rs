@@ -26,7 +26,7 @@ use crate::output::Output;
 use crate::state::State;
 use crate::state::journal::{Deploy, Phase};
 use crate::state::lock::Lock;
-use crate::state::wish::{Wish, Wishes};
+use crate::state::wish::Wishes;
 use args::Args;
 use machine::{Machine, Order};
 use parts::{Balancer, Engine, Image, Recipe};
@@ -48,7 +48,7 @@ impl<'a> Site<'a> {
     pub async fn enter(global: &'a Global, output: &'a Output, command: &str) -> Result<Self> {
         let state = State::new(&global.state_dir);
         let lock = state.lock(command)?;
-        state.wish(Wish::Go)?;
+        state.forget_wishes()?;
         let wishes = Wishes::listen(&state)?;
         let balancer = Haproxy::new(&global.balancer, global.engine.timeout);
         let engine = connect(&global.engine).await?;

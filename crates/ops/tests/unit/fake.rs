@@ -39,6 +39,8 @@ pub struct World {
     pub unready: HashSet<String>,
     /// Errors per thousand requests of an image, as (image, errors).
     pub errors: (String, u64),
+    /// Panics of each container of an image up to now, as (image, panics).
+    pub panics: (String, u64),
     /// Requests that all slots together answer between two looks.
     pub traffic: u64,
     /// The call at which something goes wrong.
@@ -288,12 +290,16 @@ impl Engine for Fake {
         let answer = self
             .call(|world| {
                 let slot = world.slots.iter().find(|slot| slot.address == address).unwrap().name.clone();
-                Ok(world.ready(&slot))
+                let panics =
+                    world.at(&slot).map_or(0, |one| if one.image == world.panics.0 { world.panics.1 } else { 0 });
+                Ok((world.ready(&slot), panics))
             })
             .await;
         match answer {
-            Ok(true) if path == "/metrics" => Ok(Answer { status: 200, body: String::new() }),
-            Ok(ready) => Ok(Answer { status: if ready { 200 } else { 503 }, body: String::new() }),
+            Ok((true, panics)) if path == "/metrics" => {
+                Ok(Answer { status: 200, body: format!("panics_total {panics}\n") })
+            }
+            Ok((ready, _)) => Ok(Answer { status: if ready { 200 } else { 503 }, body: String::new() }),
             Err(failure) => Err(failure.message),
         }
     }

@@ -8,3 +8,4 @@ mod rollbacks;
 mod schemas;
 mod site;
 mod socket;
+mod wishes;
