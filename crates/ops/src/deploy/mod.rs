@@ -108,7 +108,7 @@ async fn begin(args: &Args, site: &Site<'_>) -> Result<Exit> {
     })?;
     let recipe = Recipe { deploy: deploy.id.clone(), like, environment: args.environment.clone() };
     let checked = tokio::select! {
-        checked = check(site, args, &recipe) => checked,
+        checked = check(site, args, &recipe, &mut deploy.migrations) => checked,
         () = site.wishes.aborted() => {
             site.engine.remove(&parts::once(&recipe)).await?;
             Err(Failure::new(Exit::Interrupted, "interrupted before anything was changed"))
@@ -150,10 +150,10 @@ async fn show_plan(args: &Args, engine: &dyn Engine, balancer: &dyn Balancer, ou
 }
 
 /// The image, if it can run here and fits the database.
-async fn check(site: &Site<'_>, args: &Args, recipe: &Recipe) -> Result<Image> {
+async fn check(site: &Site<'_>, args: &Args, recipe: &Recipe, migrations: &mut Vec<String>) -> Result<Image> {
     let image = site.engine.image(&args.image).await?;
     if !args.no_migration_check {
-        migrations::check(&site.engine, args, recipe).await?;
+        migrations::check(&site.engine, args, recipe, migrations).await?;
     }
     Ok(image)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Site;
 use super::args::Args as DeployArgs;
 use super::machine::{Order, Steps, Undecided};
+use super::migrations::taken_since;
 use super::parts::{Balancer, Engine, Recipe, Replica};
 use super::plan::{active, replica};
 use super::report::Plan;
@@ -22,6 +23,9 @@ use crate::state::journal::{Deploy, Phase, Strategy};
 pub struct Args {
     /// The version to go back to [default: the one before].
     pub version: Option<String>,
+    /// Go back although a migration since has taken something away that the version may need.
+    #[arg(long)]
+    pub allow_contract: bool,
     /// Show what would be done, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -42,7 +46,7 @@ pub async fn run(args: &Args, global: &Global, output: &Output) -> Result<Exit> 
         return dry_run(args, global, output).await;
     }
     let site = Site::enter(global, output, "rollback").await?;
-    match way(args.version.as_deref(), &site.engine, &site.balancer, &site.state).await? {
+    match way(args, &site.engine, &site.balancer, &site.state).await? {
         Way::Wake(deploy) => {
             let recipe = Recipe { deploy: deploy.id.clone(), like: String::new(), environment: Vec::new() };
             site.run(*deploy, &order(recipe)).await
@@ -63,18 +67,24 @@ async fn dry_run(args: &Args, global: &Global, output: &Output) -> Result<Exit> 
             format!("deploy {id} is {} or was interrupted there; `ops reconcile` ends it first", phase.name());
         return Err(Failure::new(Exit::Precondition, message));
     }
-    match way(args.version.as_deref(), &engine, &balancer, &state).await? {
+    match way(args, &engine, &balancer, &state).await? {
         Way::Wake(deploy) => output.show(&Plan::new(*deploy, &[])).map(|()| Exit::Done),
         Way::Redeploy(args) => super::show_plan(&args, &engine, &balancer, output).await,
     }
 }
 
 /// To this version, else to the one before.
-pub async fn way(version: Option<&str>, engine: &dyn Engine, balancer: &dyn Balancer, state: &State) -> Result<Way> {
+pub async fn way(args: &Args, engine: &dyn Engine, balancer: &dyn Balancer, state: &State) -> Result<Way> {
     let last = state.deploy()?;
     let kept = last.as_ref().map_or(&[][..], |deploy| &deploy.kept);
-    let version = version.or_else(|| kept.first().map(|one| one.version.as_str()));
+    let version = args.version.as_deref().or_else(|| kept.first().map(|one| one.version.as_str()));
     let version = version.ok_or_else(|| Failure::new(Exit::Precondition, "there is no version to go back to"))?;
+    let taken = taken_since(version, &state.audited()?.0);
+    if !taken.is_empty() && !args.allow_contract {
+        let (message, names) = ("may need what was taken from the database since", taken.join(", "));
+        let message = format!("version {version} {message}: {names}; go forward instead, or say --allow-contract");
+        return Err(Failure::new(Exit::Precondition, message));
+    }
     let slots = balancer.slots().await?;
     let seen = engine.containers(&slots).await?;
     let here = |one: &Replica| {

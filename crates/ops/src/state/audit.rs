@@ -27,6 +27,9 @@ pub struct Record {
     #[serde(default)]
     pub replicas: usize,
     pub version: String,
+    /// Migrations of the database that were applied for it.
+    #[serde(default)]
+    pub migrations: Vec<String>,
     pub phase: Phase,
     pub share: u32,
     /// Set when the deploy has ended.
@@ -55,6 +58,7 @@ impl State {
             image_id: deploy.new.first().map(|one| one.image_id.clone()).unwrap_or_default(),
             replicas: deploy.new.len(),
             version: deploy.version.clone(),
+            migrations: deploy.migrations.clone(),
             phase: deploy.phase,
             share: deploy.share,
             outcome: deploy.outcome.clone(),

@@ -105,6 +105,9 @@ pub struct Deploy {
     /// A fresh replica of the old version that a canary is compared with.
     pub baseline: Option<Replica>,
     pub timing: Timing,
+    /// Migrations of the database that were applied for it.
+    #[serde(default)]
+    pub migrations: Vec<String>,
     /// How it ended, and why.
     pub outcome: Option<String>,
     pub reason: Option<String>,
@@ -132,6 +135,7 @@ impl Deploy {
             new: Vec::new(),
             baseline: None,
             timing,
+            migrations: Vec::new(),
             outcome: None,
             reason: None,
             kept: Vec::new(),

@@ -1,7 +1,7 @@
 //! An engine and a balancer that can fail, or stop the world, at any call. At every call they check that somebody who
 //! is ready has the traffic.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,6 +35,9 @@ pub struct World {
     pub containers: Vec<Seen>,
     /// Ids of images, by all names that they have.
     pub images: HashMap<String, String>,
+    /// What commands of images answer, and those that were asked.
+    pub answers: VecDeque<Ended>,
+    pub asked: Vec<String>,
     /// Images whose containers never get ready.
     pub unready: HashSet<String>,
     /// Errors per thousand requests of an image, as (image, errors).
@@ -282,8 +285,11 @@ impl Engine for Fake {
         Ok("its last words".to_owned())
     }
 
-    async fn once(&self, _: &str, _: &Recipe, _: &[&str]) -> Result<Ended> {
-        Ok(Ended { code: 0, output: String::new() })
+    async fn once(&self, _: &str, _: &Recipe, command: &[&str]) -> Result<Ended> {
+        let mut world = self.world();
+        world.asked.push(command.join(" "));
+        let answer = world.answers.pop_front();
+        Ok(answer.unwrap_or(Ended { code: 0, output: String::new() }))
     }
 
     async fn get(&self, address: SocketAddr, path: &str) -> std::result::Result<Answer, String> {

@@ -2,6 +2,7 @@
 
 mod fake;
 mod interleavings;
+mod migrations;
 mod parsers;
 mod plans;
 mod rollbacks;

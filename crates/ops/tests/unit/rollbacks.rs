@@ -2,7 +2,7 @@
 
 use super::site::{Site, order};
 use crate::deploy::parts::Seen;
-use crate::deploy::rollback::{self, Way, same_image, way};
+use crate::deploy::rollback::{self, Args, Way, same_image, way};
 use crate::exit::Exit;
 use crate::state::journal::{Deploy, Phase, Strategy};
 
@@ -15,8 +15,12 @@ async fn deployed() -> Site {
     site
 }
 
+fn to(version: Option<&str>) -> Args {
+    Args { version: version.map(str::to_owned), allow_contract: false, dry_run: false }
+}
+
 async fn wake(site: &Site) -> Deploy {
-    match way(None, &site.fake, &site.fake, &site.state).await.unwrap() {
+    match way(&to(None), &site.fake, &site.fake, &site.state).await.unwrap() {
         Way::Wake(deploy) => *deploy,
         Way::Redeploy(args) => panic!("{args:?}"),
     }
@@ -67,6 +71,25 @@ async fn a_rollback_after_a_failed_deploy_finds_what_was_kept_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_version_that_may_need_what_a_later_one_took_away_comes_back_only_when_that_is_said() {
+    let site = Site::new();
+    let migrations = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    for (version, names) in [("old", &[][..]), ("new", &["V3__contract_drop_name", "V4__index"])] {
+        let mut deploy = site.plan_of(version, 3, Strategy::BlueGreen).await;
+        (deploy.phase, deploy.migrations) = (Phase::Done, migrations(names));
+        site.state.audit(&deploy, None).unwrap();
+    }
+    let back = async |args: &Args| way(args, &site.fake, &site.fake, &site.state).await;
+
+    let failure = back(&to(Some("old"))).await.unwrap_err();
+
+    assert_eq!(failure.exit, Exit::Precondition);
+    assert!(failure.message.contains("since: V3__contract_drop_name;"), "{failure}");
+    back(&Args { allow_contract: true, ..to(Some("old")) }).await.unwrap();
+    back(&to(Some("new"))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_version_whose_containers_are_gone_comes_back_as_many_and_the_same_as_it_was() {
     let site = Site::new();
     let mut deploy = site.plan_of("new", 2, Strategy::BlueGreen).await;
@@ -74,7 +97,7 @@ async fn a_version_whose_containers_are_gone_comes_back_as_many_and_the_same_as_
     deploy.phase = Phase::Done;
     site.state.audit(&deploy, None).unwrap();
 
-    let Way::Redeploy(args) = way(Some("new"), &site.fake, &site.fake, &site.state).await.unwrap() else {
+    let Way::Redeploy(args) = way(&to(Some("new")), &site.fake, &site.fake, &site.state).await.unwrap() else {
         panic!("nothing of it is here")
     };
 
