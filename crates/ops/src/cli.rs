@@ -15,6 +15,7 @@ use crate::engine::connect::EngineArgs;
 use crate::exit::{Exit, Failure, OrExit, Result};
 use crate::output::Output;
 use crate::state::State;
+use crate::state::journal::{Phase, Strategy};
 use crate::state::wish::Wish;
 use crate::{history, status};
 
@@ -132,10 +133,13 @@ async fn slots(global: &Global) -> Vec<(IpAddr, Place)> {
 
 /// Whoever deploys hears it within a second.
 fn wish(global: &Global, wish: Wish) -> Result<Exit> {
-    let state = State::open(&global.state_dir)?;
-    if state.deploy()?.is_none_or(|deploy| deploy.phase.is_final()) {
-        return Err(Failure::new(Exit::Precondition, "no deploy is under way"));
+    let state = State::new(&global.state_dir);
+    let refused = |message: &str| Err(Failure::new(Exit::Precondition, message));
+    let Some(deploy) = state.deploy()?.filter(|deploy| !deploy.phase.is_final()) else {
+        return refused("no deploy is under way");
+    };
+    if wish == Wish::Pause && (deploy.strategy != Strategy::Canary || deploy.phase > Phase::Step) {
+        return refused("only a canary that isn't promoted yet can be paused");
     }
-    state.wish(wish)?;
-    Ok(Exit::Done)
+    if state.wish(wish)? { Ok(Exit::Done) } else { refused("the deploy is being undone already") }
 }

@@ -55,7 +55,7 @@ impl fmt::Display for History {
 
 /// Reads and shows; needs no lock.
 pub fn run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
-    let (records, broken_at) = State::open(&global.state_dir)?.audited()?;
+    let (records, broken_at) = State::new(&global.state_dir).audited()?;
     let lines = match &args.deploy {
         Some(id) => records.into_iter().filter(|record| record.deploy == *id).collect(),
         None => last_of_each(records),

@@ -98,7 +98,7 @@ impl fmt::Display for Status {
 pub async fn run(global: &Global, output: &Output) -> Result<Exit> {
     let slots = Haproxy::new(&global.balancer, global.engine.timeout).slots().await?;
     let seen = connect(&global.engine).await?.containers(&slots).await?;
-    let deploy = State::open(&global.state_dir)?.deploy()?;
+    let deploy = State::new(&global.state_dir).deploy()?;
     let total: u32 = slots.iter().filter(|slot| slot.takes_traffic()).map(|slot| slot.weight).sum();
     let slots = slots.iter().map(|slot| place(slot, &seen, total)).collect();
     output.show(&Status { slots, deploy })?;

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::test::Choice;
 use crate::say::say;
 use crate::settings::yes;
 use crate::{Postgres, Redis};
@@ -44,6 +45,9 @@ enum Command {
     },
     /// Run the tests that take too long for every change, and show what they measured.
     Nightly {
+        /// Every test of this package instead: `--package ops` deploys, breaks and diagnoses real containers.
+        #[arg(long)]
+        package: Option<String>,
         /// Only tests whose name contains one of these.
         filter: Vec<String>,
     },
@@ -88,9 +92,11 @@ pub fn main() -> ExitCode {
     let run = async {
         match cli.command {
             Command::Up(up) => up::run(up.port, up.release, up.yes || yes()).await,
-            Command::Test(test) => test::run(test.all, test.yes || yes(), &test.args).await,
+            Command::Test(Test { all, yes: told, args }) => {
+                test::run(Choice { all, ..Choice::default() }, told || yes(), &args).await
+            }
             Command::Consistency { args } => consistency::run(&args).await,
-            Command::Nightly { filter } => nightly::run(yes(), &filter).await,
+            Command::Nightly { package, filter } => nightly::run(yes(), package.as_deref(), &filter).await,
             Command::Hold { redis } => hold(redis).await,
         }
     };

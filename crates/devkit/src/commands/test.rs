@@ -7,12 +7,24 @@ use super::groups::{GROUPS, missing};
 use super::install;
 use super::service::{Service, exit_code};
 use super::signals::Signals;
-use super::workspace::{Workspace, cargo};
+use super::workspace::{ALL, SICK, Workspace, cargo};
 use crate::say::say;
 use crate::settings::YES;
 
+/// Which tests to run.
+#[derive(Debug, Default)]
+pub(super) struct Choice<'a> {
+    /// Of this package alone.
+    pub(super) package: Option<&'a str>,
+    /// Also what needs more than Postgres and Redis.
+    pub(super) all: bool,
+    /// Also what needs the machine for itself.
+    pub(super) sick: bool,
+}
+
 /// Provisions, runs `cargo test` and passes its exit code on.
-pub(super) async fn run(all: bool, yes: bool, args: &[OsString]) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(choice: Choice<'_>, yes: bool, args: &[OsString]) -> anyhow::Result<ExitCode> {
+    let Choice { package, all, sick } = choice;
     let mut signals = Signals::new()?;
     let prepare = async {
         let workspace = Workspace::find().await?;
@@ -20,7 +32,8 @@ pub(super) async fn run(all: bool, yes: bool, args: &[OsString]) -> anyhow::Resu
         for line in &gone {
             say(format_args!("missing: {line}"));
         }
-        if !gone.is_empty() {
+        // One package may need none of it; its tests say so if they do.
+        if !gone.is_empty() && package.is_none() {
             return Ok(None);
         }
         if !install::redis(yes).await? {
@@ -39,10 +52,16 @@ pub(super) async fn run(all: bool, yes: bool, args: &[OsString]) -> anyhow::Resu
     };
 
     let mut tests = Service::start(&cargo(), |command| {
-        command.args(["test", "--workspace"]).current_dir(&workspace.root);
-        if all && workspace.has_all_tests {
-            // Of every package that has it.
-            command.args(["--features", "all-tests"]);
+        command.arg("test").current_dir(&workspace.root);
+        match package {
+            Some(package) => command.args(["--package", package]),
+            None => command.arg("--workspace"),
+        };
+        // Of every package that has them.
+        for group in workspace.groups(package) {
+            if (group == ALL && all) || (group == SICK && sick) {
+                command.args(["--features", group]);
+            }
         }
         command.args(args).stdout(Stdio::inherit()).stderr(Stdio::inherit());
         if yes {

@@ -1,5 +1,6 @@
 //! What Cargo knows of the workspace; nothing here depends on the service's name.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
@@ -10,12 +11,18 @@ use tokio::process::Command;
 use crate::say::say;
 use crate::settings::var_os;
 
+/// Tests that need other programs, and tests that need the machine for themselves.
+const GROUPS: [&str; 2] = [ALL, SICK];
+pub(super) const ALL: &str = "all-tests";
+pub(super) const SICK: &str = "sick-tests";
+
 /// The workspace with the service, its root package.
 #[derive(Debug)]
 pub(super) struct Workspace {
     pub(super) root: PathBuf,
     pub(super) package: String,
-    pub(super) has_all_tests: bool,
+    /// Packages, and those of their features that bring tests.
+    groups: Vec<(String, Vec<&'static str>)>,
     binary: String,
 }
 
@@ -58,8 +65,17 @@ impl Workspace {
             _ if binaries.contains(&wanted) => wanted,
             _ => bail!("package {name} has several binaries: name one in `default-run`, or none"),
         };
-        let has_all_tests = package["features"]["all-tests"].is_array();
-        Ok(Self { root, binary: binary.to_owned(), package: name, has_all_tests })
+        let groups = packages.iter().map(|package| {
+            let has = |feature: &&str| package["features"][*feature].is_array();
+            (package["name"].as_str().unwrap_or_default().to_owned(), GROUPS.into_iter().filter(has).collect())
+        });
+        Ok(Self { root, binary: binary.to_owned(), groups: groups.collect(), package: name })
+    }
+
+    /// Features that bring tests of this package, or of any.
+    pub(super) fn groups(&self, package: Option<&str>) -> BTreeSet<&'static str> {
+        let chosen = self.groups.iter().filter(|(name, _)| package.is_none_or(|package| package == name));
+        chosen.flat_map(|(_, features)| features.iter().copied()).collect()
     }
 
     /// Builds the service and tells where it is.

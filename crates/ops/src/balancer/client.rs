@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::exit::{Exit, Failure, Result};
 
-/// Between two attempts to connect.
+/// Between two attempts.
 const RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
@@ -28,31 +28,33 @@ impl Socket {
         &self.path
     }
 
-    /// Sends commands, separated by semicolons, and reads all they answer. While the balancer restarts nobody listens:
-    /// so connecting is tried until the time is over. Commands that were sent aren't sent again.
+    /// Sends commands, separated by semicolons, the last a `show`, and reads all they answer. While the balancer restarts nobody listens, and
+    /// one that is killed answers nothing or a part: so the whole is tried until the time is over. Commands say how
+    /// something is to be, so saying it twice does no harm.
     pub(super) async fn ask(&self, commands: &str) -> Result<String> {
-        let unreachable = |why: String| {
-            let path = self.path.display();
-            Failure::new(Exit::Unreachable, format!("can't reach the balancer at {path} (see --balancer): {why}"))
-        };
         let end = Instant::now() + self.timeout;
-        let mut stream = loop {
-            match UnixStream::connect(&self.path).await {
-                Ok(stream) => break stream,
-                Err(error) if Instant::now() >= end => return Err(unreachable(error.to_string())),
-                Err(_) => sleep(RETRY).await,
+        loop {
+            let why = match timeout_at(end, self.exchange(commands)).await {
+                // The last command always shows something, and each answer ends with an empty line.
+                Ok(Ok(answer)) if !answer.trim().is_empty() && answer.ends_with("\n\n") => return Ok(answer),
+                Ok(Ok(_)) => "it ended before it had answered".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {:?}", self.timeout),
+            };
+            if Instant::now() + RETRY >= end {
+                let path = self.path.display();
+                let message = format!("can't reach the balancer at {path} (see --balancer): {why}");
+                return Err(Failure::new(Exit::Unreachable, message));
             }
-        };
-        let exchange = async {
-            stream.write_all(commands.as_bytes()).await?;
-            stream.write_all(b"\n").await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            Ok::<_, io::Error>(answer)
-        };
-        match timeout(self.timeout, exchange).await {
-            Ok(answer) => answer.map_err(|error| unreachable(error.to_string())),
-            Err(_) => Err(unreachable(format!("no answer within {:?}", self.timeout))),
+            sleep(RETRY).await;
         }
+    }
+
+    async fn exchange(&self, commands: &str) -> io::Result<String> {
+        let mut stream = UnixStream::connect(&self.path).await?;
+        stream.write_all(format!("{commands}\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
     }
 }

@@ -13,6 +13,10 @@ use crate::exit::{Exit, Failure, OrExit, Result};
 use crate::state::replace;
 use client::Socket;
 
+/// Asks for all servers' states, and how the answer begins: with the format's version, and the columns.
+const STATE: &str = "show servers state";
+const STATE_BEGINS: &str = "1\n# ";
+
 /// Where the balancer is.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BalancerArgs {
@@ -64,13 +68,16 @@ impl Balancer for Haproxy {
             return Ok(());
         }
         let lines: Vec<_> = changes.iter().map(|change| self.line(change)).collect();
-        let answer = self.socket.ask(&lines.join(";")).await?;
-        if !answer.trim().is_empty() {
-            let message = format!("the balancer refused `{}`: {}", lines.join("; "), answer.trim());
-            return Err(Failure::new(Exit::Unreachable, message));
+        let lines = lines.join(";");
+        // Asked along with the changes, it comes from the process that made them, and not from one that took its place.
+        let answer = self.socket.ask(&format!("{lines};{STATE}")).await?;
+        let Some((said, state)) = answer.find(STATE_BEGINS).map(|at| answer.split_at(at)) else {
+            return Err(Failure::new(Exit::Unreachable, format!("the balancer doesn't say its state: {answer}")));
+        };
+        if !said.trim().is_empty() {
+            return Err(Failure::new(Exit::Unreachable, format!("the balancer refused `{lines}`: {}", said.trim())));
         }
         // What it reads when it is reloaded or started again; without it every slot would be closed.
-        let state = self.socket.ask("show servers state").await?;
         let path = self.socket.path().with_file_name("servers.state");
         replace(&path, state.as_bytes()).or_exit(Exit::Precondition, format!("can't write {}", path.display()))
     }

@@ -76,6 +76,11 @@ pub struct Args {
     /// Deploy although a pending migration takes something away that the old version needs.
     #[arg(long)]
     pub allow_contract: bool,
+    /// What ran, when it is to run again: its version's name and its image's id.
+    #[arg(skip)]
+    pub version: Option<String>,
+    #[arg(skip)]
+    pub image_id: Option<String>,
     /// Don't ask the image whether migrations are pending.
     #[arg(long)]
     pub no_migration_check: bool,

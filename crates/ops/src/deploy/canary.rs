@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::machine::{Machine, Steps, Undecided};
 use super::meter::{Meter, Page};
-use super::parts::{Admin, Change, Replica, Seen, Slot};
+use super::parts::{Change, Replica, Seen, Slot};
 use super::traffic::{canaries, weights};
 use crate::exit::{Exit, Failure, Result};
 use crate::gate::{Arm, Judge, Sample, Settings, Verdict, limits_exceeded};
@@ -44,7 +44,7 @@ impl Machine<'_> {
                 Verdict::Inconclusive(reason) => self.undecided(steps.inconclusive, &reason)?,
                 Verdict::Pass | Verdict::Continue => {}
             }
-            self.wait_while_paused().await?;
+            self.between_steps().await?;
         }
         Ok(())
     }
@@ -118,13 +118,8 @@ impl Machine<'_> {
 
     /// A balancer that was started anew without its state has other weights.
     async fn keep_weights(&self, slots: &[Slot]) -> Result<()> {
-        let lost = |change: &Change| match change {
-            Change::Weight(name, weight) => slots.iter().any(|slot| slot.name == *name && slot.weight != *weight),
-            Change::Ready(name) => slots.iter().any(|slot| slot.name == *name && slot.admin != Admin::Ready),
-            Change::Drain(_) | Change::Maint(_) | Change::Cut(_) => false,
-        };
         let desired = self.desired();
-        if desired.iter().any(lost) {
+        if !desired.iter().all(|change| change.holds(slots)) {
             self.balancer.apply(&desired).await?;
             self.note(Some("the balancer had lost its weights".to_owned()))?;
         }
@@ -133,7 +128,8 @@ impl Machine<'_> {
 
     async fn pages(&self, replicas: &[Replica], meter: &mut Meter) {
         for one in replicas {
-            if let Ok(answer) = self.engine.get(one.address, "/metrics").await {
+            let answer = self.engine.get(one.address, "/metrics").await;
+            if let Some(answer) = answer.ok().filter(|answer| answer.status == 200) {
                 meter.page(&one.container, Page::read(&answer.body));
             }
         }
@@ -151,24 +147,29 @@ impl Machine<'_> {
         match what {
             Undecided::Rollback => Err(Failure::new(Exit::Inconclusive, reason)),
             Undecided::Promote => Ok(()),
-            Undecided::Hold => self.state.wish(Wish::Pause),
+            Undecided::Hold => self.state.wish(Wish::Pause).map(drop),
         }
     }
 
-    /// Still watches for what must never happen.
-    async fn wait_while_paused(&self) -> Result<()> {
-        let mut said = false;
-        while self.wishes.now() == Wish::Pause {
-            if !said {
-                self.note(Some("paused; `ops resume` goes on, `ops abort` undoes it".to_owned()))?;
-                said = true;
-            }
+    /// Looks once more at what must never happen, and for as long as the canary is paused.
+    async fn between_steps(&self) -> Result<()> {
+        let (mut meter, mut looks) = (Meter::default(), 0_u64);
+        loop {
             let (slots, seen) = self.look().await?;
+            if looks.is_multiple_of(PAGES) {
+                self.pages(&self.deploy.new, &mut meter).await;
+            }
+            self.tolerate(&alarms(&self.deploy.new, &slots, &seen, meter.panics()))?;
+            if self.wishes.now() != Wish::Pause {
+                return self.heed();
+            }
+            if looks == 0 {
+                self.note(Some("paused; `ops resume` goes on, `ops abort` undoes it".to_owned()))?;
+            }
+            looks += 1;
             self.keep_weights(&slots).await?;
-            self.tolerate(&alarms(&self.deploy.new, &slots, &seen, 0))?;
             sleep(TICK).await;
         }
-        self.heed()
     }
 
     fn tolerate(&self, alarms: &[String]) -> Result<()> {

@@ -67,6 +67,10 @@ pub struct Machine<'a> {
 impl Machine<'_> {
     /// Deploys; a failure is undone first, and then says what happened.
     pub async fn run(&mut self, order: &Order) -> Result<()> {
+        // What the deploy before has kept stays known, and its time goes on.
+        if let Some(before) = self.state.deploy()? {
+            (self.deploy.kept, self.deploy.warm_until) = (before.kept, before.warm_until);
+        }
         self.enter(Phase::Planned)?;
         match self.forward(order).await {
             Ok(()) => Ok(()),
@@ -120,7 +124,15 @@ impl Machine<'_> {
         let said = detail.as_ref().or(reason.as_ref()).map(|text| format!(": {text}")).unwrap_or_default();
         self.output.progress(format!("{seconds:8.2}s {id} {:14} {share:3} %{said}", phase.name()));
         self.state.audit(&self.deploy, detail)?;
-        self.textfile.map_or(Ok(()), |path| self.state.export(&self.deploy, path))
+        if let Some(Err(failure)) = self.textfile.map(|path| self.state.export(&self.deploy, path)) {
+            self.warn(&failure);
+        }
+        Ok(())
+    }
+
+    /// Says what failed and stops nothing.
+    pub(super) fn warn(&self, failure: &Failure) {
+        self.output.progress(format!("warning: {failure}"));
     }
 
     /// Fails when somebody wants the deploy undone.

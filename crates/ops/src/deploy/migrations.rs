@@ -1,18 +1,28 @@
 //! The database rule: a version that takes away what the running one needs isn't promoted by accident.
 
+use std::collections::BTreeSet;
+
 use super::args::Args;
 use super::parts::{Engine, Recipe};
 use crate::exit::{Exit, Failure, Result};
+use crate::state::audit::Record;
+use crate::state::journal::Phase;
 
 /// In the names of migrations that take something away.
 const CONTRACT: &str = "contract";
+/// What `migrate --check` says when such a migration of a later version was applied.
+const TOO_NEW: &str = "TooNew";
 
-/// Asks the new image what is pending, and applies it if that is wanted.
-pub async fn check(engine: &dyn Engine, args: &Args, recipe: &Recipe) -> Result<()> {
+/// Asks the new image what is pending, and applies it if that is wanted. Whatever was begun is in `applied`.
+pub async fn check(engine: &dyn Engine, args: &Args, recipe: &Recipe, applied: &mut Vec<String>) -> Result<()> {
     let asked = engine.once(&args.image, recipe, &["migrate", "--check"]).await?;
     let pending = pending(&asked.output);
     if asked.code == 0 {
         return Ok(());
+    }
+    if asked.output.contains(TOO_NEW) {
+        let message = format!("{} needs what {} took away; deploy a later version", args.image, pending.join(", "));
+        return Err(Failure::new(Exit::Precondition, message));
     }
     if pending.is_empty() {
         let message = format!("{} can't say whether migrations are pending: {}", args.image, asked.output);
@@ -30,11 +40,20 @@ pub async fn check(engine: &dyn Engine, args: &Args, recipe: &Recipe) -> Result<
         let message = format!("migrations are pending: {names}; apply them with --migrate");
         return Err(Failure::new(Exit::Precondition, message));
     }
-    let applied = engine.once(&args.image, recipe, &["migrate"]).await?;
-    if applied.code == 0 {
+    *applied = pending;
+    let migrated = engine.once(&args.image, recipe, &["migrate"]).await?;
+    if migrated.code == 0 {
         return Ok(());
     }
-    Err(Failure::new(Exit::Precondition, format!("migrations failed: {}", applied.output)))
+    Err(Failure::new(Exit::Precondition, format!("migrations failed: {}", migrated.output)))
+}
+
+/// What was taken away since this version last was deployed, which it may need.
+pub fn taken_since(version: &str, records: &[Record]) -> Vec<String> {
+    let deployed = |record: &Record| record.version == version && record.phase == Phase::Done;
+    let since = records.iter().rev().take_while(|record| !deployed(record));
+    let all: BTreeSet<_> = since.flat_map(|record| &record.migrations).filter(|name| name.contains(CONTRACT)).collect();
+    all.into_iter().cloned().collect()
 }
 
 /// The quoted names in what `migrate --check` prints.

@@ -26,10 +26,10 @@ use crate::output::Output;
 use crate::state::State;
 use crate::state::journal::{Deploy, Phase};
 use crate::state::lock::Lock;
-use crate::state::wish::{Wish, Wishes};
+use crate::state::wish::Wishes;
 use args::Args;
 use machine::{Machine, Order};
-use parts::{Balancer, Engine, Recipe};
+use parts::{Balancer, Engine, Image, Recipe};
 use report::Report;
 
 /// Everything a command that changes something needs; it holds the lock.
@@ -46,9 +46,9 @@ pub struct Site<'a> {
 impl<'a> Site<'a> {
     /// Takes the lock, and finishes or undoes what was interrupted.
     pub async fn enter(global: &'a Global, output: &'a Output, command: &str) -> Result<Self> {
-        let state = State::open(&global.state_dir)?;
+        let state = State::new(&global.state_dir);
         let lock = state.lock(command)?;
-        state.wish(Wish::Go)?;
+        state.forget_wishes()?;
         let wishes = Wishes::listen(&state)?;
         let balancer = Haproxy::new(&global.balancer, global.engine.timeout);
         let engine = connect(&global.engine).await?;
@@ -108,24 +108,26 @@ async fn begin(args: &Args, site: &Site<'_>) -> Result<Exit> {
     })?;
     let recipe = Recipe { deploy: deploy.id.clone(), like, environment: args.environment.clone() };
     let checked = tokio::select! {
-        checked = check(site, args, &recipe) => checked,
+        checked = check(site, args, &recipe, &mut deploy.migrations) => checked,
         () = site.wishes.aborted() => {
             site.engine.remove(&parts::once(&recipe)).await?;
             Err(Failure::new(Exit::Interrupted, "interrupted before anything was changed"))
         }
     };
     match checked {
-        Ok(version) => {
+        Ok(image) => {
+            deploy.version = args.version.clone().unwrap_or(image.version);
             for one in &mut deploy.new {
-                one.version.clone_from(&version);
+                one.version.clone_from(&deploy.version);
+                one.image_id.clone_from(&image.id);
             }
-            deploy.version = version;
         }
         Err(failure) => {
             // Nothing was changed, so there is nothing to journal; the history knows of it all the same.
             deploy.phase = Phase::RolledBack;
             deploy.outcome = Some("refused".to_owned());
-            site.state.audit(&deploy, Some(failure.message.clone()))?;
+            let written = site.state.audit(&deploy, Some(failure.message.clone()));
+            written.unwrap_or_else(|unwritten| site.output.progress(format!("warning: {unwritten}")));
             return Err(failure);
         }
     }
@@ -135,20 +137,25 @@ async fn begin(args: &Args, site: &Site<'_>) -> Result<Exit> {
 /// Neither locks nor changes anything.
 async fn dry_run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
     let (engine, balancer) = (connect(&global.engine).await?, Haproxy::new(&global.balancer, global.engine.timeout));
+    show_plan(args, &engine, &balancer, output).await
+}
+
+async fn show_plan(args: &Args, engine: &dyn Engine, balancer: &dyn Balancer, output: &Output) -> Result<Exit> {
     let slots = balancer.slots().await?;
     let seen = engine.containers(&slots).await?;
-    let deploy = plan::plan(&slots, &seen, &args.wanted("known once it is pulled"))?;
+    let version = args.version.as_deref().unwrap_or("known once it is pulled");
+    let deploy = plan::plan(&slots, &seen, &args.wanted(version))?;
     output.show(&report::Plan::new(deploy, &args.shares()))?;
     Ok(Exit::Done)
 }
 
-/// The image's version, if it can run here and fits the database.
-async fn check(site: &Site<'_>, args: &Args, recipe: &Recipe) -> Result<String> {
+/// The image, if it can run here and fits the database.
+async fn check(site: &Site<'_>, args: &Args, recipe: &Recipe, migrations: &mut Vec<String>) -> Result<Image> {
     let image = site.engine.image(&args.image).await?;
     if !args.no_migration_check {
-        migrations::check(&site.engine, args, recipe).await?;
+        migrations::check(&site.engine, args, recipe, migrations).await?;
     }
-    Ok(image.version)
+    Ok(image)
 }
 
 /// `ops reconcile`: only what every other command does first.

@@ -70,6 +70,22 @@ pub enum Change {
     Cut(String),
 }
 
+impl Change {
+    /// The slots are as this change makes them. Cut sessions leave no trace.
+    pub fn holds(&self, slots: &[Slot]) -> bool {
+        let is = |name: &String, as_wanted: &dyn Fn(&Slot) -> bool| {
+            slots.iter().any(|slot| slot.name == *name && as_wanted(slot))
+        };
+        match self {
+            Self::Weight(name, weight) => is(name, &|slot| slot.weight == *weight),
+            Self::Ready(name) => is(name, &|slot| slot.admin == Admin::Ready),
+            Self::Drain(name) => is(name, &|slot| slot.admin == Admin::Drain),
+            Self::Maint(name) => is(name, &|slot| slot.admin == Admin::Maint),
+            Self::Cut(_) => true,
+        }
+    }
+}
+
 /// What distributes the requests.
 #[async_trait]
 pub trait Balancer: Send + Sync {
@@ -86,6 +102,9 @@ pub struct Replica {
     pub address: SocketAddr,
     pub container: String,
     pub image: String,
+    /// The image's own id: a tag may be another image's by now.
+    #[serde(default)]
+    pub image_id: String,
     pub version: String,
 }
 
@@ -98,6 +117,7 @@ pub struct Seen {
     /// The deploy that made it.
     pub deploy: Option<String>,
     pub image: String,
+    pub image_id: String,
     pub version: String,
     pub running: bool,
     pub restarts: i64,
@@ -108,6 +128,16 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// What became of it since `before`; what it suffered in a former life doesn't count.
+    #[must_use]
+    pub fn since(self, before: Option<&Self>) -> Self {
+        let Some(before) = before else { return self };
+        // The engine counts anew when somebody starts it.
+        let restarts = if before.running { before.restarts } else { 0 };
+        let out_of_memory = self.out_of_memory && !before.out_of_memory;
+        Self { restarts: self.restarts - restarts, out_of_memory, ..self }
+    }
+
     /// Why this container can't serve, if that is certain.
     pub fn broken(&self) -> Option<String> {
         let name = &self.name;

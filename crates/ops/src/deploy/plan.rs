@@ -14,11 +14,16 @@ pub struct Wanted {
     pub timing: Timing,
 }
 
-/// The replicas that take traffic now.
+/// The replicas in slots that take traffic now. One that is between two restarts is among them: it will be back, and
+/// its slot must be closed like the others'. Those that run come first.
 pub fn active(slots: &[Slot], seen: &[Seen]) -> Vec<Replica> {
-    let running =
-        |slot: &Slot| seen.iter().find(|one| one.slot == slot.name && one.running).map(|one| replica(slot, one));
-    slots.iter().filter(|slot| slot.takes_traffic()).filter_map(running).collect()
+    let here = |slot: &Slot| {
+        let all = || seen.iter().filter(|one| one.slot == slot.name);
+        all().find(|one| one.running).or_else(|| all().next()).map(|one| (!one.running, replica(slot, one)))
+    };
+    let mut active: Vec<_> = slots.iter().filter(|slot| slot.takes_traffic()).filter_map(here).collect();
+    active.sort_by_key(|(stopped, _)| *stopped);
+    active.into_iter().map(|(_, one)| one).collect()
 }
 
 /// A container that is in a slot.
@@ -28,6 +33,7 @@ pub fn replica(slot: &Slot, seen: &Seen) -> Replica {
         address: slot.address,
         container: seen.name.clone(),
         image: seen.image.clone(),
+        image_id: seen.image_id.clone(),
         version: seen.version.clone(),
     }
 }
@@ -47,6 +53,7 @@ pub fn plan(slots: &[Slot], seen: &[Seen], wanted: &Wanted) -> Result<Deploy> {
         address: slot.address,
         container: format!("{}-{id}", slot.name),
         image: image.to_owned(),
+        image_id: String::new(),
         version: version.to_owned(),
     };
     let other = slots.iter().filter(|slot| Some(color(&slot.name)) != current.as_deref());
@@ -70,7 +77,7 @@ pub fn plan(slots: &[Slot], seen: &[Seen], wanted: &Wanted) -> Result<Deploy> {
         let slot = slot.ok_or_else(|| {
             Failure::new(Exit::Precondition, format!("no slot of {} is free for the baseline", color(&running.slot)))
         })?;
-        baseline = Some(make(slot, &running.image, &running.version));
+        baseline = Some(make(slot, &running.image_id, &running.version));
     }
     let (image, version) = (wanted.image.clone(), wanted.version.clone());
     let planned = Deploy::planned(id, wanted.strategy, image, version, wanted.timing.clone());

@@ -26,9 +26,10 @@ impl Machine<'_> {
             try_join_all(all.map(|(one, recipe)| self.engine.create(one, recipe))).await?;
         }
         self.enter(Phase::Created)?;
+        let before = if fresh { Vec::new() } else { self.look().await?.1 };
         try_join_all(self.deploy.made().map(|one| self.engine.start(&one.container))).await?;
         self.enter(Phase::Started)?;
-        self.wait_ready(order).await?;
+        self.wait_ready(order, &before).await?;
         self.enter(Phase::Ready)?;
         for one in self.deploy.made() {
             for path in &order.smoke {
@@ -46,32 +47,36 @@ impl Machine<'_> {
         self.enter(Phase::Admitted)
     }
 
-    /// Removes what other deploys left in these slots; the plan saw to it that they have no traffic.
-    async fn clear(&self) -> Result<()> {
-        let (_, seen) = self.look().await?;
+    /// Removes what other deploys left in these slots, the plan saw to it that they have no traffic, and what was kept of
+    /// the version before the running one: the running one takes its place.
+    async fn clear(&mut self) -> Result<()> {
+        let (slots, seen) = self.look().await?;
         let close: Vec<_> = self.deploy.made().map(|one| Change::Maint(one.slot.clone())).collect();
         self.balancer.apply(&close).await?;
-        let mine = |slot: &String| self.deploy.made().any(|one| one.slot == *slot);
-        let others = seen.iter().filter(|one| mine(&one.slot) && one.deploy.as_ref() != Some(&self.deploy.id));
-        try_join_all(others.map(async |one| {
+        let mine = |one: &&Seen| self.deploy.made().any(|made| made.slot == one.slot);
+        let kept = |one: &&Seen| {
+            let idle = slots.iter().any(|slot| slot.name == one.slot && !slot.takes_traffic());
+            idle && self.deploy.kept.iter().any(|kept| kept.container == one.name)
+        };
+        let others = seen.iter().filter(|one| one.deploy.as_ref() != Some(&self.deploy.id));
+        try_join_all(others.filter(|one| mine(one) || kept(one)).map(async |one| {
             self.engine.stop(&one.name, self.deploy.timing.grace).await?;
             self.engine.remove(&one.name).await
         }))
-        .await
-        .map(drop)
+        .await?;
+        (self.deploy.kept, self.deploy.warm_until) = (Vec::new(), None);
+        Ok(())
     }
 
-    async fn wait_ready(&self, order: &Order) -> Result<()> {
-        let fresh = self.deploy.strategy != Strategy::Rollback;
+    /// Of replicas that are only woken, `before` says how they were.
+    async fn wait_ready(&self, order: &Order, before: &[Seen]) -> Result<()> {
         let all = self.until(order.ready, async || {
             self.heed()?;
             let (_, seen) = self.look().await?;
             for one in self.deploy.made() {
-                let mine = seen.iter().find(|seen| seen.name == one.container).cloned();
-                // One that is woken may have restarted in its former life.
-                let restarts = |seen: &Seen| if fresh { seen.restarts } else { 0 };
-                let broken = mine.and_then(|seen| Seen { restarts: restarts(&seen), ..seen }.broken());
-                if let Some(broken) = broken {
+                let named = |seen: &&Seen| seen.name == one.container;
+                let mine = seen.iter().find(named).cloned();
+                if let Some(broken) = mine.and_then(|seen| seen.since(before.iter().find(named)).broken()) {
                     return Err(self.never_ready(one, broken).await);
                 }
             }

@@ -3,13 +3,19 @@
 use std::time::Duration;
 
 use super::Site;
+use super::args::Args as DeployArgs;
 use super::machine::{Order, Steps, Undecided};
-use super::parts::{Balancer, Engine, Recipe};
+use super::migrations::taken_since;
+use super::parts::{Balancer, Engine, Recipe, Replica};
 use super::plan::{active, replica};
+use super::report::Plan;
+use crate::balancer::Haproxy;
 use crate::cli::Global;
+use crate::engine::connect::connect;
 use crate::exit::{Exit, Failure, Result};
 use crate::gate::Settings;
 use crate::output::Output;
+use crate::state::State;
 use crate::state::journal::{Deploy, Phase, Strategy};
 
 /// Arguments of `ops rollback`.
@@ -17,47 +23,86 @@ use crate::state::journal::{Deploy, Phase, Strategy};
 pub struct Args {
     /// The version to go back to [default: the one before].
     pub version: Option<String>,
+    /// Go back although a migration since has taken something away that the version may need.
+    #[arg(long)]
+    pub allow_contract: bool,
     /// Show what would be done, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
 }
 
+/// What a rollback comes to.
+#[derive(Debug)]
+pub enum Way {
+    /// The replicas are still here.
+    Wake(Box<Deploy>),
+    /// They are gone, so their image is deployed anew.
+    Redeploy(Box<DeployArgs>),
+}
+
 /// Rolls back.
 pub async fn run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
-    let site = Site::enter(global, output, "rollback").await?;
-    let last = site.state.deploy()?.filter(|deploy| deploy.phase == Phase::Done && !deploy.old.is_empty());
-    let before = last.as_ref().and_then(|deploy| deploy.old.first());
-    let version = args.version.clone().or_else(|| before.map(|one| one.version.clone()));
-    let version = version.ok_or_else(|| Failure::new(Exit::Precondition, "there is no version to go back to"))?;
-    let slots = site.balancer.slots().await?;
-    let seen = site.engine.containers(&slots).await?;
-    let here = last.filter(|deploy| {
-        let still = |name: &String| seen.iter().any(|one| one.name == *name);
-        deploy.old.iter().all(|one| one.version == version && still(&one.container))
-    });
-    let Some(last) = here else { return redeploy(args, version, &site).await };
-    let old = active(&slots, &seen);
-    let new: Vec<_> = last
-        .old
-        .iter()
-        .filter_map(|one| {
-            let slot = slots.iter().find(|slot| slot.name == one.slot)?;
-            seen.iter().find(|seen| seen.name == one.container).map(|seen| replica(slot, seen))
-        })
-        .collect();
-    let id = format!("{:08x}", rand::random::<u32>());
-    let image = new.first().map(|one| one.image.clone()).unwrap_or_default();
-    let deploy = Deploy { old, new, ..Deploy::planned(id, Strategy::Rollback, image, version, last.timing) };
     if args.dry_run {
-        output.show(&super::report::Plan::new(deploy, &[]))?;
-        return Ok(Exit::Done);
+        return dry_run(args, global, output).await;
     }
-    let recipe = Recipe { deploy: deploy.id.clone(), like: String::new(), environment: Vec::new() };
-    site.run(deploy, &order(recipe)).await
+    let site = Site::enter(global, output, "rollback").await?;
+    match way(args, &site.engine, &site.balancer, &site.state).await? {
+        Way::Wake(deploy) => {
+            let recipe = Recipe { deploy: deploy.id.clone(), like: String::new(), environment: Vec::new() };
+            site.run(*deploy, &order(recipe)).await
+        }
+        Way::Redeploy(mut args) => {
+            args.image = same_image(&site.engine, &args).await?;
+            super::begin(&args, &site).await
+        }
+    }
+}
+
+/// Neither locks nor changes anything.
+async fn dry_run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
+    let (engine, balancer) = (connect(&global.engine).await?, Haproxy::new(&global.balancer, global.engine.timeout));
+    let state = State::new(&global.state_dir);
+    if let Some(Deploy { id, phase, .. }) = state.deploy()?.filter(|deploy| !deploy.phase.is_final()) {
+        let message =
+            format!("deploy {id} is {} or was interrupted there; `ops reconcile` ends it first", phase.name());
+        return Err(Failure::new(Exit::Precondition, message));
+    }
+    match way(args, &engine, &balancer, &state).await? {
+        Way::Wake(deploy) => output.show(&Plan::new(*deploy, &[])).map(|()| Exit::Done),
+        Way::Redeploy(args) => super::show_plan(&args, &engine, &balancer, output).await,
+    }
+}
+
+/// To this version, else to the one before.
+pub async fn way(args: &Args, engine: &dyn Engine, balancer: &dyn Balancer, state: &State) -> Result<Way> {
+    let last = state.deploy()?;
+    let kept = last.as_ref().map_or(&[][..], |deploy| &deploy.kept);
+    let version = args.version.as_deref().or_else(|| kept.first().map(|one| one.version.as_str()));
+    let version = version.ok_or_else(|| Failure::new(Exit::Precondition, "there is no version to go back to"))?;
+    let taken = taken_since(version, &state.audited()?.0);
+    if !taken.is_empty() && !args.allow_contract {
+        let (message, names) = ("may need what was taken from the database since", taken.join(", "));
+        let message = format!("version {version} {message}: {names}; go forward instead, or say --allow-contract");
+        return Err(Failure::new(Exit::Precondition, message));
+    }
+    let slots = balancer.slots().await?;
+    let seen = engine.containers(&slots).await?;
+    let here = |one: &Replica| {
+        let slot = slots.iter().find(|slot| slot.name == one.slot)?;
+        let seen = seen.iter().find(|seen| seen.name == one.container && one.version == version)?;
+        Some(replica(slot, seen))
+    };
+    let new: Vec<_> = kept.iter().map_while(here).collect();
+    let (Some(last), Some(first), true) = (&last, new.first(), new.len() == kept.len()) else {
+        return redeploy(version, state).map(|args| Way::Redeploy(Box::new(args)));
+    };
+    let (id, image) = (format!("{:08x}", rand::random::<u32>()), first.image.clone());
+    let planned = Deploy::planned(id, Strategy::Rollback, image, version.to_owned(), last.timing.clone());
+    Ok(Way::Wake(Box::new(Deploy { old: active(&slots, &seen), new, ..planned })))
 }
 
 /// Containers that exist need no more than to be ready.
-fn order(recipe: Recipe) -> Order {
+pub fn order(recipe: Recipe) -> Order {
     let canary = Steps {
         shares: Vec::new(),
         warm_up: Duration::ZERO,
@@ -68,15 +113,25 @@ fn order(recipe: Recipe) -> Order {
     Order { recipe, ready: Duration::from_secs(60), smoke: Vec::new(), bake: Duration::ZERO, canary }
 }
 
-/// Its containers are gone, so its image is deployed anew.
-async fn redeploy(args: &Args, version: String, site: &Site<'_>) -> Result<Exit> {
-    let (records, _) = site.state.audited()?;
-    let known = records.iter().rev().find(|record| record.version == version && record.phase == Phase::Done);
+/// As many replicas as ran of it.
+fn redeploy(version: &str, state: &State) -> Result<DeployArgs> {
+    let (records, _) = state.audited()?;
+    let known = records.into_iter().rev().find(|record| record.version == version && record.phase == Phase::Done);
     let message = format!("version {version} isn't here any more and not in the history; deploy its image");
-    let image = known.ok_or_else(|| Failure::new(Exit::Precondition, message))?.image.clone();
-    if args.dry_run {
-        let message = format!("would need a deploy of {image}: `ops deploy {image} --dry-run` shows it");
-        return Err(Failure::new(Exit::Precondition, message));
+    let known = known.ok_or_else(|| Failure::new(Exit::Precondition, message))?;
+    let args = DeployArgs::of(known.image)?;
+    let replicas = if known.replicas > 0 { known.replicas } else { args.replicas };
+    let image_id = Some(known.image_id).filter(|id| !id.is_empty());
+    Ok(DeployArgs { replicas, image_id, version: Some(version.to_owned()), ..args })
+}
+
+/// The image that ran, by its id: its tag may be another image's by now.
+pub async fn same_image(engine: &dyn Engine, args: &DeployArgs) -> Result<String> {
+    let Some(id) = &args.image_id else { return Ok(args.image.clone()) };
+    if engine.image(id).await.is_ok() || engine.image(&args.image).await?.id == *id {
+        return Ok(id.clone());
     }
-    super::begin(&super::args::Args::of(image)?, site).await
+    let message =
+        format!("{} is another image than {id}, which ran and isn't here any more; deploy an image", args.image);
+    Err(Failure::new(Exit::Precondition, message))
 }

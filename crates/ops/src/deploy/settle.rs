@@ -30,6 +30,7 @@ impl Machine<'_> {
         let baseline: Vec<_> = self.deploy.baseline.iter().cloned().collect();
         self.discard(&baseline).await?;
         self.deploy.baseline = None;
+        self.deploy.kept = self.deploy.old.clone();
         let warm = self.deploy.timing.keep_warm;
         if warm.is_zero() {
             self.retire().await?;
@@ -40,20 +41,29 @@ impl Machine<'_> {
         self.enter(Phase::Done)
     }
 
-    /// Everything back to the old replicas. What this deploy made goes; what it only woke is stopped again.
+    /// Everything back to the old replicas. What this deploy made goes; what it only woke is stopped again. The traffic
+    /// goes back whether or not that can be written down: whatever the journal says then leads here again.
     pub(super) async fn roll_back(&mut self, outcome: &str, reason: &str) -> Result<()> {
         self.deploy.reason = Some(reason.to_owned());
         self.deploy.share = 0;
         self.deploy.outcome = None;
-        self.enter(Phase::RollingBack)?;
+        self.enter(Phase::RollingBack).unwrap_or_else(|unwritten| self.warn(&unwritten));
         let undone = self.give_back().await;
         self.deploy.outcome = Some(if undone.is_ok() { outcome } else { "needs-operator" }.to_owned());
         match undone {
-            Ok(()) => self.enter(Phase::RolledBack),
+            Ok(()) => {
+                // Said once more for the balancer's own record, which may have failed before.
+                let kept = self.balancer.apply(&switch(&self.deploy.old, std::iter::empty())).await;
+                kept.and(self.enter(Phase::RolledBack)).map_err(|unwritten| {
+                    let message =
+                        format!("{reason}; the old version serves, but that can't be written down: {unwritten}");
+                    Failure::new(Exit::OperatorNeeded, message)
+                })
+            }
             Err(worse) => {
                 let message = format!("{reason}; and rolling back failed: {worse}");
                 self.deploy.reason = Some(message.clone());
-                self.enter(Phase::NeedsOperator)?;
+                self.enter(Phase::NeedsOperator).unwrap_or_else(|unwritten| self.warn(&unwritten));
                 Err(Failure::new(Exit::OperatorNeeded, message))
             }
         }
@@ -62,10 +72,10 @@ impl Machine<'_> {
     async fn give_back(&mut self) -> Result<()> {
         let made: Vec<_> = self.deploy.made().cloned().collect();
         if !self.deploy.old.is_empty() {
-            self.balancer.apply(&switch(&self.deploy.old, std::iter::empty())).await?;
+            self.turn(&switch(&self.deploy.old, std::iter::empty())).await?;
             self.wait_up(&self.deploy.old).await?;
         }
-        self.balancer.apply(&switch(&[], made.iter())).await?;
+        self.turn(&switch(&[], made.iter())).await?;
         self.drain(&made).await?;
         if self.deploy.strategy == Strategy::Rollback {
             self.close(&made).await?;
@@ -74,6 +84,19 @@ impl Machine<'_> {
         }
         self.deploy.baseline = None;
         Ok(())
+    }
+
+    /// Makes the changes. On the way back it is enough that they are made, even if the balancer's state can't be kept.
+    async fn turn(&self, changes: &[Change]) -> Result<()> {
+        let Err(failure) = self.balancer.apply(changes).await else { return Ok(()) };
+        if self.deploy.phase == Phase::RollingBack {
+            let slots = self.balancer.slots().await?;
+            if changes.iter().all(|change| change.holds(&slots)) {
+                self.warn(&failure);
+                return Ok(());
+            }
+        }
+        Err(failure)
     }
 
     /// Fails unless the balancer finds at least one of them well.
@@ -97,8 +120,9 @@ impl Machine<'_> {
         });
         if empty.await?.is_none() {
             let cut: Vec<_> = replicas.iter().map(|one| Change::Cut(one.slot.clone())).collect();
-            self.balancer.apply(&cut).await?;
-            self.note(Some(format!("sessions cut after {:?}", self.deploy.timing.drain)))?;
+            self.turn(&cut).await?;
+            let cut = self.note(Some(format!("sessions cut after {:?}", self.deploy.timing.drain)));
+            cut.unwrap_or_else(|unwritten| self.warn(&unwritten));
         }
         Ok(())
     }
@@ -112,14 +136,18 @@ impl Machine<'_> {
     /// Closes the slots and stops the containers. The balancer sends nothing there any more, so SIGTERM loses nothing.
     async fn close(&self, replicas: &[Replica]) -> Result<()> {
         let close: Vec<_> = replicas.iter().map(|one| Change::Maint(one.slot.clone())).collect();
-        self.balancer.apply(&close).await?;
+        self.turn(&close).await?;
         let grace = self.deploy.timing.grace;
         try_join_all(replicas.iter().map(|one| self.engine.stop(&one.container, grace))).await.map(drop)
     }
 
-    /// Stops the old replicas; their containers stay, so that a rollback need only start them.
+    /// Stops the replicas that were kept warm; their containers stay, so that a rollback need only start them. One that
+    /// somebody has given traffic to is left alone.
     async fn retire(&mut self) -> Result<()> {
-        self.close(&self.deploy.old.clone()).await?;
+        let slots = self.balancer.slots().await?;
+        let serves = |one: &Replica| slots.iter().any(|slot| slot.name == one.slot && slot.takes_traffic());
+        let idle: Vec<_> = self.deploy.kept.iter().filter(|one| !serves(one)).cloned().collect();
+        self.close(&idle).await?;
         self.deploy.warm_until = None;
         Ok(())
     }
@@ -128,7 +156,7 @@ impl Machine<'_> {
     pub async fn reconcile(&mut self) -> Result<bool> {
         let phase = self.deploy.phase;
         match phase {
-            Phase::Done => {
+            Phase::Done | Phase::RolledBack => {
                 if self.deploy.warm_until.is_none_or(|until| unix_now() < until) {
                     return Ok(false);
                 }
@@ -136,7 +164,6 @@ impl Machine<'_> {
                 self.state.save(&mut self.deploy)?;
                 self.note(Some("old replicas stopped, kept for a rollback".to_owned()))?;
             }
-            Phase::RolledBack => return Ok(false),
             Phase::Promoted | Phase::Baking | Phase::Draining => {
                 self.note(Some(format!("was interrupted while {}; finishing", phase.name())))?;
                 match self.wait_up(&self.deploy.new).await {

@@ -35,7 +35,8 @@ const LONG: Duration = Duration::from_secs(600);
 impl Engine for Docker {
     async fn image(&self, name: &str) -> Result<Image> {
         let found = match self.inspect_image(name).await {
-            Err(Error::DockerResponseServerError { status_code: 404, .. }) => {
+            // An id that isn't here is nowhere: registries know digests of something else.
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) if !name.starts_with("sha256:") => {
                 let doing = format!("can't pull {name}");
                 let (image, tag) = reference(name);
                 let options = CreateImageOptionsBuilder::default().from_image(image).tag(tag).build();
@@ -214,6 +215,7 @@ fn look(container: ContainerInspectResponse, slot: String) -> Seen {
         deploy: labels.get(DEPLOY).cloned(),
         version: version.unwrap_or_else(|| reference(&image).1.to_owned()),
         image,
+        image_id: container.image.unwrap_or_default(),
         running: state.running.unwrap_or(false) && !state.restarting.unwrap_or(false),
         restarts: container.restart_count.unwrap_or(0),
         out_of_memory: state.oom_killed.unwrap_or(false),

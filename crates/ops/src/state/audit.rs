@@ -21,7 +21,15 @@ pub struct Record {
     pub deploy: String,
     pub strategy: Strategy,
     pub image: String,
+    /// The image's own id, and how many replicas of it.
+    #[serde(default)]
+    pub image_id: String,
+    #[serde(default)]
+    pub replicas: usize,
     pub version: String,
+    /// Migrations of the database that were applied for it.
+    #[serde(default)]
+    pub migrations: Vec<String>,
     pub phase: Phase,
     pub share: u32,
     /// Set when the deploy has ended.
@@ -47,7 +55,10 @@ impl State {
             deploy: deploy.id.clone(),
             strategy: deploy.strategy,
             image: deploy.image.clone(),
+            image_id: deploy.new.first().map(|one| one.image_id.clone()).unwrap_or_default(),
+            replicas: deploy.new.len(),
             version: deploy.version.clone(),
+            migrations: deploy.migrations.clone(),
             phase: deploy.phase,
             share: deploy.share,
             outcome: deploy.outcome.clone(),

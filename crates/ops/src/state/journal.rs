@@ -105,10 +105,17 @@ pub struct Deploy {
     /// A fresh replica of the old version that a canary is compared with.
     pub baseline: Option<Replica>,
     pub timing: Timing,
+    /// Migrations of the database that were applied for it.
+    #[serde(default)]
+    pub migrations: Vec<String>,
     /// How it ended, and why.
     pub outcome: Option<String>,
     pub reason: Option<String>,
-    /// Until then, in seconds since 1970, the old replicas run on.
+    /// Replicas without traffic that a rollback can go back to: those before this deploy once it is done, and until its
+    /// slots are cleared those that the deploy before had kept.
+    #[serde(default)]
+    pub kept: Vec<Replica>,
+    /// Until then, in seconds since 1970, they run on.
     pub warm_until: Option<u64>,
 }
 
@@ -128,8 +135,10 @@ impl Deploy {
             new: Vec::new(),
             baseline: None,
             timing,
+            migrations: Vec::new(),
             outcome: None,
             reason: None,
+            kept: Vec::new(),
             warm_until: None,
         }
     }
@@ -139,9 +148,9 @@ impl Deploy {
         self.new.iter().chain(&self.baseline)
     }
 
-    /// The replicas that have the traffic once nothing is under way, and those that had it before.
-    pub fn sides(&self) -> (&[Replica], &[Replica]) {
-        if self.phase == Phase::Done { (&self.new, &self.old) } else { (&self.old, &[]) }
+    /// The replicas that have the traffic once nothing is under way.
+    pub fn active(&self) -> &[Replica] {
+        if self.phase == Phase::Done { &self.new } else { &self.old }
     }
 }
 

@@ -14,6 +14,7 @@ pub struct Lock {
 impl State {
     /// Takes the lock at once, or fails with exit code 4 and who holds it.
     pub fn lock(&self, command: &str) -> Result<Lock> {
+        self.make()?;
         let (path, holder) = (self.file("lock"), self.file("lock.holder"));
         let doing = format!("can't lock {}", path.display());
         let file = File::options().create(true).append(true).open(&path).or_exit(Exit::Precondition, &doing)?;

@@ -6,8 +6,9 @@ pub mod lock;
 pub mod textfile;
 pub mod wish;
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -20,11 +21,15 @@ pub struct State {
 }
 
 impl State {
+    /// Nothing is read or made yet.
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
     /// Makes the folder if it is new; others may not read it.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let doing = format!("can't use {} for state (see --state-dir)", folder.display());
-        fs::create_dir_all(folder).or_exit(Exit::Precondition, doing)?;
-        Ok(Self { folder: folder.to_owned() })
+    fn make(&self) -> Result<()> {
+        let doing = format!("can't use {} for state (see --state-dir)", self.folder.display());
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).or_exit(Exit::Precondition, doing)
     }
 
     fn file(&self, name: &str) -> PathBuf {

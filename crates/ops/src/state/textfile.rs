@@ -1,6 +1,6 @@
 //! The deploy's state as Prometheus text, for node-exporter's textfile collector.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -12,10 +12,11 @@ impl State {
     /// Replaces the file.
     pub fn export(&self, deploy: &Deploy, path: &Path) -> Result<()> {
         let mut outcomes = BTreeMap::<String, u64>::new();
-        for outcome in self.audited()?.0.into_iter().filter_map(|record| record.outcome) {
+        let ended = self.audited()?.0.into_iter().filter_map(|record| Some((record.deploy, record.outcome?)));
+        // More than one line may come after the end.
+        for (_, outcome) in ended.collect::<BTreeSet<_>>() {
             *outcomes.entry(outcome).or_default() += 1;
         }
-        let (active, _) = deploy.sides();
         let phase = deploy.phase.name();
         let progress = u8::from(!deploy.phase.is_final());
         let mut text = String::new();
@@ -29,7 +30,11 @@ impl State {
             format!("{{phase=\"{phase}\"}} {}", unix_now()),
         );
         gauge("ops_canary_weight", "Percent of the traffic meant for the new version", format!(" {}", deploy.share));
-        gauge("ops_expected_replicas", "Replicas that are meant to take traffic", format!(" {}", active.len()));
+        gauge(
+            "ops_expected_replicas",
+            "Replicas that are meant to take traffic",
+            format!(" {}", deploy.active().len()),
+        );
         text.push_str("# HELP ops_deploys_total Ended deploys\n# TYPE ops_deploys_total counter\n");
         for (outcome, count) in outcomes {
             let _ = writeln!(text, "ops_deploys_total{{outcome=\"{outcome}\"}} {count}");

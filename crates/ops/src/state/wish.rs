@@ -1,6 +1,6 @@
 //! What an operator wishes of the deploy under way: a file that `pause`, `resume` and `abort` write, and signals.
 
-use std::fs;
+use std::fs::{self, File};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,8 +26,24 @@ pub enum Wish {
 }
 
 impl State {
-    /// Writes the wish down for whoever deploys.
-    pub fn wish(&self, wish: Wish) -> Result<()> {
+    /// Writes the wish down for whoever deploys. False: the deploy is to be undone, and that stays so.
+    pub fn wish(&self, wish: Wish) -> Result<bool> {
+        // One after the other, so that nobody overwrites an abort that came after he had looked.
+        let turn = File::options().create(true).append(true).open(self.file("wish.lock"));
+        let turn = turn.or_exit(Exit::Precondition, "can't write the wish down")?;
+        turn.lock().or_exit(Exit::Precondition, "can't write the wish down")?;
+        if wish != Wish::Abort && self.wished() == Wish::Abort {
+            return Ok(false);
+        }
+        self.write_wish(wish).map(|()| true)
+    }
+
+    /// For a new deploy nothing is wished yet.
+    pub fn forget_wishes(&self) -> Result<()> {
+        self.write_wish(Wish::Go)
+    }
+
+    fn write_wish(&self, wish: Wish) -> Result<()> {
         let text = match wish {
             Wish::Go => "go",
             Wish::Pause => "pause",

@@ -1,4 +1,4 @@
-//! T9 and T14: the balancer is killed and reloaded, and a new replica is dead while the others serve.
+//! The balancer is killed and reloaded, and a new replica is dead while the others serve.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn weights(stack: &Stack) -> Vec<(String, u64, String)> {
 }
 
 #[tokio::test]
-#[ignore = "T9; fails beside other tests, for a reason not found yet: cargo dev nightly"]
+#[ignore = "fails beside other tests, for a reason not found yet: cargo dev nightly"]
 async fn a_balancer_that_is_killed_or_reloaded_in_a_step_keeps_its_weights() {
     let stack = Stack::up(&[]).await;
     let image = Image::Second.tag().await;
@@ -44,6 +44,29 @@ async fn a_balancer_that_is_killed_or_reloaded_in_a_step_keeps_its_weights() {
     deploy.signal(Signal::TERM);
     deploy.ended().await.expect(11);
     assert_eq!(stack.running().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_slot_that_is_opened_by_hand_where_nobody_listens_costs_no_request() {
+    let stack = Stack::up(&[]).await;
+    let load = stack.load(Duration::from_millis(5)).await;
+    // In one slot there is a container that refuses connections, in the other none at all.
+    let (network, address) = (format!("{}_front", stack.name), stack.slot(24));
+    let silent = ["--network", &network, "--ip", &address, "debian:bookworm-slim", "sleep", "infinity"];
+    let silent = docker(&[&["run", "--detach", "--stop-timeout", "0"], &silent[..]].concat()).await;
+    for slot in ["green3", "green4"] {
+        stack.tell_balancer(&format!("set server service/{slot} state ready")).await;
+        let answered = load.answered() + 2000;
+        wait_until("more requests", LIMIT, async || load.answered() > answered).await.unwrap();
+    }
+    let image = Image::Second.tag().await;
+    let refused = stack.ops(&["deploy", &image]).await.expect(3);
+    assert!(refused.stderr.contains("two colours"), "{}", refused.stderr);
+
+    docker(&["rm", "--force", &silent]).await;
+    stack.ops(&["deploy", &image, "--replicas", "2"]).await.expect(0);
+
+    assert_none_failed(&load.stop().await);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! T1, T2 and T12: switches under load lose nothing, in either direction.
+//! Switches under load lose nothing, in either direction.
 
 use std::time::{Duration, Instant};
 
@@ -34,13 +34,13 @@ async fn two_blue_green_deploys_under_load_lose_no_request() {
 }
 
 #[tokio::test]
-#[ignore = "half an hour: T1 at its full number"]
+#[ignore = "half an hour: cargo dev nightly"]
 async fn twenty_blue_green_deploys_lose_none_of_two_hundred_thousand_requests() {
     switch(20, 200_000, &[]).await;
 }
 
 #[tokio::test]
-#[ignore = "minutes: T2"]
+#[ignore = "minutes: cargo dev nightly"]
 async fn deploys_lose_no_request_that_takes_two_seconds() {
     switch(2, 2000, &[("DATA_COMPUTE_TIME", "2s")]).await;
 }

@@ -1,4 +1,4 @@
-//! T3, T4 and T7: what a canary passes, and what it doesn't.
+//! What a canary passes, and what it doesn't.
 
 use std::time::Duration;
 

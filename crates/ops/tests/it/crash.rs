@@ -1,4 +1,4 @@
-//! T8: `ops` is killed in each phase; the next command puts everything right, and no client notices.
+//! `ops` is killed in each phase; the next command puts everything right, and no client notices.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ async fn a_deploy_killed_while_it_starts_or_switches_is_put_right() {
 }
 
 #[tokio::test]
-#[ignore = "a quarter of an hour: T8 in every phase"]
+#[ignore = "a quarter of an hour: cargo dev nightly"]
 async fn a_deploy_killed_in_any_phase_is_put_right() {
     let phases =
         ["planned", "cleared", "created", "started", "ready", "smoked", "admitted", "promoted", "baking", "draining"];
@@ -70,7 +70,7 @@ async fn a_deploy_killed_in_any_phase_is_put_right() {
 }
 
 #[tokio::test]
-#[ignore = "minutes: T8 in a canary's step"]
+#[ignore = "minutes: cargo dev nightly"]
 async fn a_canary_killed_in_its_step_is_put_right() {
     kill_in_each(&["step"], &["--strategy", "canary", "--step-min", "5s"]).await;
 }

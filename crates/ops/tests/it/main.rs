@@ -13,5 +13,7 @@ mod crash;
 #[cfg(feature = "sick-tests")]
 #[expect(clippy::expect_used, reason = "as above")]
 mod diagnose;
+mod migrations;
 mod output;
 mod refusals;
+mod rollback;

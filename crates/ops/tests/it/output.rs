@@ -1,4 +1,4 @@
-//! T16: what programs read.
+//! What programs read.
 
 use std::fs;
 use std::path::Path;

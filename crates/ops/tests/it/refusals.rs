@@ -1,4 +1,4 @@
-//! T10 and T11: what is refused, and why.
+//! What is refused, and why.
 
 use std::time::Duration;
 

@@ -1,8 +1,10 @@
 //! An engine and a balancer that can fail, or stop the world, at any call. At every call they check that somebody who
 //! is ready has the traffic.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -23,22 +25,34 @@ pub enum Trouble {
     KilledBefore,
     /// The process ends after it, and never knows.
     KilledAfter,
+    /// From here on nothing can be written.
+    DiskFull,
 }
 
 #[derive(Debug, Default)]
 pub struct World {
     pub slots: Vec<Slot>,
     pub containers: Vec<Seen>,
+    /// Ids of images, by all names that they have.
+    pub images: HashMap<String, String>,
+    /// What commands of images answer, and those that were asked.
+    pub answers: VecDeque<Ended>,
+    pub asked: Vec<String>,
     /// Images whose containers never get ready.
     pub unready: HashSet<String>,
     /// Errors per thousand requests of an image, as (image, errors).
     pub errors: (String, u64),
+    /// Panics of each container of an image up to now, as (image, panics).
+    pub panics: (String, u64),
     /// Requests that all slots together answer between two looks.
     pub traffic: u64,
     /// The call at which something goes wrong.
     pub trouble: Option<(u64, Trouble)>,
     pub calls: u64,
     pub killed: bool,
+    /// Where the state is kept, and whether the disk is full.
+    pub folder: PathBuf,
+    pub full: bool,
     /// What must never happen and did.
     pub broken: Vec<String>,
 }
@@ -57,8 +71,8 @@ impl Fake {
                 let runs = color == "blue" && number < 4;
                 if runs {
                     let (image, version) = ("app:old".to_owned(), "old".to_owned());
-                    let seen =
-                        Seen { name: format!("first-{name}"), slot: name.clone(), image, version, ..Seen::default() };
+                    let (name, slot, image_id) = (format!("first-{name}"), name.clone(), image.clone());
+                    let seen = Seen { name, slot, image, image_id, version, ..Seen::default() };
                     world.containers.push(Seen { running: true, ..seen });
                 }
                 world.slots.push(Slot {
@@ -104,13 +118,16 @@ impl Fake {
             world.calls += 1;
             let trouble = world.trouble.filter(|(call, _)| *call == world.calls).map(|(_, trouble)| trouble);
             world.killed |= matches!(trouble, Some(Trouble::KilledBefore | Trouble::KilledAfter));
+            if trouble == Some(Trouble::DiskFull) {
+                world.fill_disk();
+            }
             let acts = !matches!(trouble, Some(Trouble::Fails | Trouble::KilledBefore));
             let result = if acts { work(&mut world) } else { Err(lost()) };
             world.check();
             (result, trouble)
         };
         match trouble {
-            None => result,
+            None | Some(Trouble::DiskFull) => result,
             Some(Trouble::Fails | Trouble::AnswerLost) => Err(lost()),
             Some(Trouble::KilledBefore | Trouble::KilledAfter) => std::future::pending().await,
         }
@@ -118,6 +135,26 @@ impl Fake {
 }
 
 impl World {
+    /// Folders stand where files would be written.
+    fn fill_disk(&mut self) {
+        let log = self.folder.join("audit.jsonl");
+        fs::rename(&log, log.with_extension("kept")).unwrap();
+        for name in ["audit.jsonl", "deploy.json.new"] {
+            fs::create_dir(self.folder.join(name)).unwrap();
+        }
+        self.full = true;
+    }
+
+    pub fn free_disk(&mut self) {
+        if std::mem::take(&mut self.full) {
+            for name in ["audit.jsonl", "deploy.json.new"] {
+                fs::remove_dir(self.folder.join(name)).unwrap();
+            }
+            let log = self.folder.join("audit.jsonl");
+            fs::rename(log.with_extension("kept"), log).unwrap();
+        }
+    }
+
     pub fn at(&self, slot: &str) -> Option<&Seen> {
         self.containers.iter().find(|one| one.slot == slot && one.running)
     }
@@ -187,7 +224,9 @@ impl Balancer for Fake {
                 world.change(change);
                 world.check();
             }
-            Ok(())
+            // The changes are made, but not kept.
+            let full = || Failure::new(Exit::Precondition, "can't write servers.state: the disk is full");
+            if world.full { Err(full()) } else { Ok(()) }
         })
         .await
     }
@@ -196,7 +235,9 @@ impl Balancer for Fake {
 #[async_trait]
 impl Engine for Fake {
     async fn image(&self, name: &str) -> Result<Image> {
-        Ok(Image { id: name.to_owned(), version: name.to_owned(), architecture: "amd64".to_owned() })
+        let id = self.world().images.get(name).cloned();
+        let id = id.ok_or_else(|| Failure::new(Exit::Precondition, format!("can't pull {name}")))?;
+        Ok(Image { id, version: name.to_owned(), architecture: "amd64".to_owned() })
     }
 
     async fn containers(&self, _: &[Slot]) -> Result<Vec<Seen>> {
@@ -207,8 +248,9 @@ impl Engine for Fake {
         self.call(|world| {
             let Replica { slot, container, image, version, .. } = replica.clone();
             if world.containers.iter().all(|one| one.name != container) {
-                let deploy = Some(recipe.deploy.clone());
-                world.containers.push(Seen { name: container, slot, deploy, image, version, ..Seen::default() });
+                let (deploy, image_id) = (Some(recipe.deploy.clone()), image.clone());
+                let made = Seen { name: container, slot, deploy, image, image_id, version, ..Seen::default() };
+                world.containers.push(made);
             }
             Ok(())
         })
@@ -243,20 +285,27 @@ impl Engine for Fake {
         Ok("its last words".to_owned())
     }
 
-    async fn once(&self, _: &str, _: &Recipe, _: &[&str]) -> Result<Ended> {
-        Ok(Ended { code: 0, output: String::new() })
+    async fn once(&self, _: &str, _: &Recipe, command: &[&str]) -> Result<Ended> {
+        let mut world = self.world();
+        world.asked.push(command.join(" "));
+        let answer = world.answers.pop_front();
+        Ok(answer.unwrap_or(Ended { code: 0, output: String::new() }))
     }
 
     async fn get(&self, address: SocketAddr, path: &str) -> std::result::Result<Answer, String> {
         let answer = self
             .call(|world| {
                 let slot = world.slots.iter().find(|slot| slot.address == address).unwrap().name.clone();
-                Ok(world.ready(&slot))
+                let panics =
+                    world.at(&slot).map_or(0, |one| if one.image == world.panics.0 { world.panics.1 } else { 0 });
+                Ok((world.ready(&slot), panics))
             })
             .await;
         match answer {
-            Ok(true) if path == "/metrics" => Ok(Answer { status: 200, body: String::new() }),
-            Ok(ready) => Ok(Answer { status: if ready { 200 } else { 503 }, body: String::new() }),
+            Ok((true, panics)) if path == "/metrics" => {
+                Ok(Answer { status: 200, body: format!("panics_total {panics}\n") })
+            }
+            Ok((ready, _)) => Ok(Answer { status: if ready { 200 } else { 503 }, body: String::new() }),
             Err(failure) => Err(failure.message),
         }
     }

@@ -1,104 +1,19 @@
 //! Every way in which one call can fail, and every moment at which the process can be killed.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use proptest::prelude::*;
-use tempfile::TempDir;
-use tokio::time::Instant;
 
-use super::fake::{Fake, Trouble};
-use crate::deploy::machine::{Machine, Order, Steps, Undecided};
-use crate::deploy::parts::{Balancer, Engine, Recipe};
-use crate::deploy::plan::{Wanted, plan};
-use crate::exit::{Exit, Failure};
-use crate::gate::Settings;
-use crate::output::Output;
-use crate::state::State;
-use crate::state::journal::{Deploy, Phase, Strategy, Timing};
-use crate::state::wish::{Wish, Wishes};
+use super::fake::Trouble;
+use super::site::{Site, order};
+use crate::deploy::parts::Admin;
+use crate::exit::Exit;
+use crate::state::journal::{Phase, Strategy};
+use crate::state::wish::Wish;
 
-struct Site {
-    fake: Fake,
-    _folder: TempDir,
-    state: State,
-}
-
-impl Site {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let state = State::open(folder.path()).unwrap();
-        Self { fake: Fake::new(), _folder: folder, state }
-    }
-
-    async fn plan(&self, strategy: Strategy) -> Deploy {
-        let timing = Timing {
-            drain: Duration::from_secs(5),
-            grace: Duration::from_secs(1),
-            keep_warm: Duration::from_secs(if strategy == Strategy::Canary { 0 } else { 600 }),
-        };
-        let (image, version) = ("app:new".to_owned(), "new".to_owned());
-        let wanted = Wanted { strategy, image, version, replicas: 3, timing };
-        let slots = self.fake.slots().await.unwrap();
-        plan(&slots, &self.fake.containers(&slots).await.unwrap(), &wanted).unwrap()
-    }
-
-    /// None: it was killed.
-    async fn run(&self, deploy: Deploy, order: &Order) -> Option<Result<(), Failure>> {
-        let (wishes, output) = (Wishes::new(&self.state), Output::new(true));
-        let mut machine = self.machine(deploy, &wishes, &output);
-        let killed = async {
-            while !self.fake.world().killed {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            result = machine.run(order) => Some(result),
-            () = killed => None,
-        }
-    }
-
-    async fn reconcile(&self) -> bool {
-        let Some(deploy) = self.state.deploy().unwrap() else { return false };
-        let (wishes, output) = (Wishes::new(&self.state), Output::new(true));
-        self.machine(deploy, &wishes, &output).reconcile().await.unwrap()
-    }
-
-    fn machine<'a>(&'a self, deploy: Deploy, wishes: &'a Wishes, output: &'a Output) -> Machine<'a> {
-        let (engine, balancer, state): (&dyn Engine, &dyn Balancer, _) = (&self.fake, &self.fake, &self.state);
-        Machine { engine, balancer, state, wishes, output, textfile: None, began: Instant::now(), deploy }
-    }
-
-    /// One version serves, all of it; nothing of an undone deploy is left; the log is whole.
-    fn assert_settled(&self, context: &str) {
-        let (serving, running, world) = (self.fake.serving(), self.fake.running(), self.fake.world());
-        assert_eq!(world.broken, Vec::<String>::new(), "{context}");
-        assert!(serving == ["new"; 3] || serving == ["old"; 3], "{context}: {serving:?} serve");
-        if serving == ["old"; 3] {
-            assert_eq!(running.len(), 3, "{context}: {running:?} run");
-            assert_eq!(world.containers.len(), 3, "{context}: {:?} are left", world.containers);
-        }
-        assert_eq!(self.state.audited().unwrap().1, None, "{context}");
-    }
-}
-
-fn order(id: &str) -> Order {
-    let settings = Settings { steps: 2, min_elapsed: Duration::from_secs(5), ..Settings::default() };
-    Order {
-        recipe: Recipe { deploy: id.to_owned(), like: "first-blue1".to_owned(), environment: Vec::new() },
-        ready: Duration::from_secs(10),
-        smoke: vec!["/api/test".to_owned()],
-        bake: Duration::from_millis(500),
-        canary: Steps {
-            shares: vec![10, 50, 100],
-            warm_up: Duration::ZERO,
-            settings: Settings { max_elapsed: Duration::from_secs(20), ..settings },
-            probe: None,
-            inconclusive: Undecided::Rollback,
-        },
-    }
-}
+const TROUBLES: [Trouble; 5] =
+    [Trouble::Fails, Trouble::AnswerLost, Trouble::KilledBefore, Trouble::KilledAfter, Trouble::DiskFull];
 
 async fn calls_of(strategy: Strategy) -> u64 {
     let site = Site::new();
@@ -122,6 +37,11 @@ async fn survive(strategy: Strategy, call: u64, trouble: Trouble) {
         (world.trouble, world.killed) = (None, false);
     }
     assert_eq!(ended.is_none(), matches!(trouble, Trouble::KilledBefore | Trouble::KilledAfter), "{context}");
+    if trouble == Trouble::DiskFull {
+        let serving = site.fake.serving();
+        assert!(serving == ["new"; 3] || serving == ["old"; 3], "{context}: {serving:?} serve");
+        site.fake.world().free_disk();
+    }
     site.reconcile().await;
     site.assert_settled(&context);
     let calls = site.fake.world().containers.clone();
@@ -132,7 +52,7 @@ async fn survive(strategy: Strategy, call: u64, trouble: Trouble) {
 #[tokio::test(start_paused = true)]
 async fn a_blue_green_deploy_survives_any_single_failure_and_any_kill() {
     for call in 3..=calls_of(Strategy::BlueGreen).await {
-        for trouble in [Trouble::Fails, Trouble::AnswerLost, Trouble::KilledBefore, Trouble::KilledAfter] {
+        for trouble in TROUBLES {
             survive(Strategy::BlueGreen, call, trouble).await;
         }
     }
@@ -145,8 +65,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_canary_survives_failures_and_kills_at_random_calls(share in 0_u64..1000, kind in 0_usize..4) {
-        let trouble = [Trouble::Fails, Trouble::AnswerLost, Trouble::KilledBefore, Trouble::KilledAfter][kind];
+    fn a_canary_survives_failures_and_kills_at_random_calls(share in 0_u64..1000, kind in 0..TROUBLES.len()) {
+        let trouble = TROUBLES[kind];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let calls = *CALLS.get_or_init(|| runtime.block_on(calls_of(Strategy::Canary)));
         runtime.block_on(survive(Strategy::Canary, 3 + (calls - 3) * share / 1000, trouble));
@@ -208,6 +128,77 @@ async fn a_deploy_is_undone_when_somebody_aborts_it() {
 
     assert_eq!(failure.exit, Exit::Interrupted, "{failure}");
     site.assert_settled("aborted");
+}
+
+/// Deploys two versions, the second with two replicas and trouble at a call; says which versions serve in the end.
+async fn deploy_twice(call: u64, trouble: Trouble) -> Vec<String> {
+    let context = format!("{trouble:?} at call {call} of the second deploy");
+    let site = Site::new();
+    let first = site.plan(Strategy::BlueGreen).await;
+    let order_of_first = order(&first.id);
+    site.run(first, &order_of_first).await.unwrap().unwrap();
+    let second = site.plan_of("newer", 2, Strategy::BlueGreen).await;
+    let order_of_second = order(&second.id);
+    let before = site.fake.world().calls;
+    site.fake.world().trouble = Some((before + call, trouble));
+    site.run(second, &order_of_second).await;
+    {
+        let mut world = site.fake.world();
+        (world.trouble, world.killed) = (None, false);
+    }
+    site.reconcile().await;
+    let mut deploy = site.state.deploy().unwrap().unwrap();
+    let known = |name: &String| deploy.active().iter().chain(&deploy.kept).any(|one| one.container == *name);
+    assert!(site.fake.running().iter().all(known), "{context}: {:?} run", site.fake.running());
+    if deploy.warm_until.is_some() {
+        deploy.warm_until = Some(1);
+        site.state.save(&mut deploy).unwrap();
+        site.reconcile().await;
+    }
+    let serving = site.fake.serving();
+    assert_eq!(site.fake.running().len(), serving.len(), "{context}: {:?} run", site.fake.running());
+    assert_eq!(site.fake.world().broken, Vec::<String>::new(), "{context}");
+    serving
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_deploy_kept_warm_is_stopped_in_the_end_however_the_next_one_ends() {
+    let mut ends = HashSet::new();
+    // Each call until the slots are cleared, and some after.
+    for call in (1..=12).chain([25, 79]) {
+        for trouble in [Trouble::Fails, Trouble::KilledAfter] {
+            ends.insert(deploy_twice(call, trouble).await);
+        }
+    }
+    assert_eq!(ends, [vec!["new".to_owned(); 3], vec!["newer".to_owned(); 2]].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_textfile_that_can_not_be_written_stops_nothing() {
+    let mut site = Site::new();
+    site.textfile = Some(site.folder.path().join("no-such-folder/ops.prom"));
+    let deploy = site.plan(Strategy::BlueGreen).await;
+    let order = order(&deploy.id);
+
+    site.run(deploy, &order).await.unwrap().unwrap();
+
+    assert_eq!(site.fake.serving(), ["new"; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_between_two_restarts_gets_no_traffic_after_the_promotion() {
+    let site = Site::new();
+    let first = |site: &Site| site.fake.world().slots.iter().find(|slot| slot.name == "blue1").unwrap().admin;
+    site.fake.world().containers[0].running = false;
+    let deploy = site.plan(Strategy::BlueGreen).await;
+    assert_eq!(deploy.old.len(), 3);
+    assert_eq!(deploy.old[0].slot, "blue2", "new ones are made like one that runs");
+    let order = order(&deploy.id);
+    assert_eq!(first(&site), Admin::Ready);
+
+    site.run(deploy, &order).await.unwrap().unwrap();
+
+    assert_eq!(first(&site), Admin::Drain);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,11 @@
 
 mod fake;
 mod interleavings;
+mod migrations;
 mod parsers;
 mod plans;
+mod rollbacks;
 mod schemas;
+mod site;
+mod socket;
+mod wishes;

@@ -14,6 +14,8 @@ pub enum Image {
     Third,
     /// An HTTP proxy in front of the service answers 5 of 100 requests with 500.
     FivePercentErrors,
+    /// The service, and a migration that takes something away.
+    Contract,
     Crashes,
     RunsOutOfMemory,
     OtherArchitecture,
@@ -35,6 +37,12 @@ backend service
   server service 127.0.0.1:3001
 ";
 
+/// Answers for the service what it would about such a migration.
+const CONTRACT: &str = r#"case \"$*\" in \
+'migrate --check') echo 'schema: Behind([\"V9__contract_drop_email\"])'; exit 1;; \
+migrate) exit 0;; \
+*) exec /plinth;; esac"#;
+
 impl Image {
     /// Its tag; built once in a run, in a second.
     pub async fn tag(self) -> String {
@@ -50,6 +58,11 @@ impl Image {
                 "FROM haproxy:2.6\nUSER root\nCOPY --from={base} /plinth /plinth\nRUN printf '{faulty}' > /faulty.cfg\n\
                  USER 1001\nENV PORT=3001\nLABEL org.opencontainers.image.version=faulty\n\
                  ENTRYPOINT [\"bash\", \"-c\", \"{serve}\", \"--\"]\nCMD []"
+            ),
+            Self::Contract => format!(
+                "FROM debian:bookworm-slim\nCOPY --from={base} /plinth /plinth\nUSER 1001\n\
+                 LABEL org.opencontainers.image.version=contract\n\
+                 ENTRYPOINT [\"sh\", \"-c\", \"{CONTRACT}\", \"--\"]\nCMD []"
             ),
             Self::Crashes => {
                 "FROM debian:bookworm-slim\nENTRYPOINT [\"sh\", \"-c\", \"echo dying; exit 3\"]".to_owned()

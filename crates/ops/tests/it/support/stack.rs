@@ -7,6 +7,8 @@ use devkit::load::{Ask, Load, Report, Traffic};
 use devkit::{Cleanup, wait_until};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::process::Command;
 
 use super::docker::{docker, succeeded};
@@ -51,6 +53,21 @@ impl Stack {
         command.args(["compose", "--progress", "quiet", "--project-name", &self.name]).args(args);
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         succeeded(command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")), "").await
+    }
+
+    /// Tells the balancer something by hand.
+    pub async fn tell_balancer(&self, command: &str) {
+        let mut socket = UnixStream::connect(&self.socket).await.unwrap();
+        socket.write_all(format!("{command}\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer.trim(), "", "{command}");
+    }
+
+    /// The address of a slot by its last number.
+    pub fn slot(&self, number: u8) -> String {
+        let network = self.settings.iter().find(|(name, _)| name == "SLOT_NETWORK").unwrap();
+        format!("{}.{number}", network.1)
     }
 
     pub async fn address(&self) -> SocketAddr {
