@@ -123,9 +123,15 @@ async fn run(cli: &Cli, output: &Output) -> Result<Exit> {
     }
 }
 
-/// Where the balancer sends requests. Without one there are no slots to know of.
+/// The longest that a diagnosis waits for a balancer: one that restarts is back by then.
+const BALANCER: Duration = Duration::from_secs(2);
+
+/// Where the balancer sends requests. Without one there are no slots to know of, and nothing to wait for.
 async fn slots(global: &Global) -> Vec<(IpAddr, Place)> {
-    let slots = Haproxy::new(&global.balancer, global.engine.timeout).slots().await.unwrap_or_default();
+    if !global.balancer.balancer.exists() {
+        return Vec::new();
+    }
+    let slots = Haproxy::new(&global.balancer, global.engine.timeout.min(BALANCER)).slots().await.unwrap_or_default();
     let place = |slot: Slot| (slot.address.ip(), Place { name: slot.name, weight: slot.weight, down: slot.down });
     slots.into_iter().map(place).collect()
 }
