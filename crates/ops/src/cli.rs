@@ -78,9 +78,9 @@ enum Command {
     /// Say why a container did not start, or an image would not.
     Startup(containers::startup::Args),
     /// Watch a container: alerts as they happen, a report at the end.
-    Monitor(containers::watch::Args),
+    Monitor(containers::watch::monitor::Args),
     /// Say what a container uses memory for, and whether it leaks.
-    Memory(containers::watch::Args),
+    Memory(containers::watch::memory::Args),
     /// Run tools beside a container, in its namespaces.
     Debug(containers::debug::Args),
 }
