@@ -5,13 +5,15 @@ use std::io::{IsTerminal, Write};
 
 use bollard::Docker;
 use bollard::container::AttachContainerResults;
-use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    ResizeContainerTTYOptionsBuilder,
 };
 use futures_util::StreamExt;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::io::AsyncWriteExt;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::engine::connect::{EngineArgs, connect};
 use crate::engine::failure;
@@ -26,10 +28,13 @@ pub struct Args {
     /// The image with the tools: the Dockerfile's target `debug`.
     #[arg(long, env = "OPS_DEBUG_IMAGE", default_value = "plinth:debug")]
     pub image: String,
-    /// What to run; the image's own command, usually a shell, if nothing is given.
+    /// What to run; a shell if nothing is given.
     #[arg(last = true)]
     pub command: Vec<String>,
 }
+
+/// bash where there is one.
+const SHELL: [&str; 3] = ["/bin/sh", "-c", "if command -v bash >/dev/null; then exec bash; fi; exec sh"];
 
 /// Puts the terminal back as it was.
 struct Raw(Termios);
@@ -63,7 +68,12 @@ pub async fn run(args: &Args, engine: &EngineArgs, output: &Output) -> Result<Ex
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let body = ContainerCreateBody {
         image: Some(args.image.clone()),
-        cmd: (!args.command.is_empty()).then(|| args.command.clone()),
+        // In place of the image's own: `plinth:debug` would start another service beside the one that is examined.
+        entrypoint: Some(match args.command.as_slice() {
+            [] => SHELL.map(str::to_owned).to_vec(),
+            command => command.to_vec(),
+        }),
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         tty: Some(terminal),
         open_stdin: Some(terminal),
         user: Some("0".to_owned()),
@@ -94,6 +104,17 @@ pub async fn run(args: &Args, engine: &EngineArgs, output: &Output) -> Result<Ex
     }
 }
 
+/// Gives it this terminal's size, now and whenever it changes: without, full-screen tools paint 80 columns.
+async fn resize(docker: Docker, id: String) {
+    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    while let Ok(size) = tcgetwinsize(std::io::stdout()) {
+        let options = ResizeContainerTTYOptionsBuilder::default().h(size.ws_row.into()).w(size.ws_col.into());
+        // It only looks worse.
+        let _ = docker.resize_container_tty(&id, options.build()).await;
+        changes.recv().await;
+    }
+}
+
 /// Until its output ends; then its exit code.
 async fn talk(docker: &Docker, id: &str, terminal: bool) -> Result<i64> {
     let doing = "can't run the tools";
@@ -102,6 +123,7 @@ async fn talk(docker: &Docker, id: &str, terminal: bool) -> Result<i64> {
     let AttachContainerResults { mut output, mut input } = attached.map_err(|error| failure(&error, doing))?;
     docker.start_container(id, None).await.map_err(|error| failure(&error, doing))?;
     let raw = terminal.then(Raw::enter).transpose().or_exit(Exit::Precondition, doing)?;
+    let sizing = terminal.then(|| tokio::spawn(resize(docker.clone(), id.to_owned())));
     let typing = terminal.then(|| {
         tokio::spawn(async move {
             let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut input).await;
@@ -113,7 +135,7 @@ async fn talk(docker: &Docker, id: &str, terminal: bool) -> Result<i64> {
         // Whoever closed the pipe has read enough.
         let _ = stdout.write_all(chunk.as_ref()).and_then(|()| stdout.flush());
     }
-    typing.inspect(tokio::task::JoinHandle::abort);
+    typing.into_iter().chain(sizing).for_each(|task| task.abort());
     drop(raw);
     let inspect = docker.inspect_container(id, None).await.map_err(|error| failure(&error, doing))?;
     Ok(inspect.state.and_then(|state| state.exit_code).unwrap_or(0))

@@ -79,9 +79,9 @@ enum Command {
     /// Say why a container did not start, or an image would not.
     Startup(containers::startup::Args),
     /// Watch a container: alerts as they happen, a report at the end.
-    Monitor(containers::watch::Args),
+    Monitor(containers::watch::monitor::Args),
     /// Say what a container uses memory for, and whether it leaks.
-    Memory(containers::watch::Args),
+    Memory(containers::watch::memory::Args),
     /// Run tools beside a container, in its namespaces.
     Debug(containers::debug::Args),
 }
@@ -124,9 +124,15 @@ async fn run(cli: &Cli, output: &Output) -> Result<Exit> {
     }
 }
 
-/// Where the balancer sends requests. Without one there are no slots to know of.
+/// The longest that a diagnosis waits for a balancer: one that restarts is back by then.
+const BALANCER: Duration = Duration::from_secs(2);
+
+/// Where the balancer sends requests. Without one there are no slots to know of, and nothing to wait for.
 async fn slots(global: &Global) -> Vec<(IpAddr, Place)> {
-    let slots = Haproxy::new(&global.balancer, global.engine.timeout).slots().await.unwrap_or_default();
+    if !global.balancer.balancer.exists() {
+        return Vec::new();
+    }
+    let slots = Haproxy::new(&global.balancer, global.engine.timeout.min(BALANCER)).slots().await.unwrap_or_default();
     let place = |slot: Slot| (slot.address.ip(), Place { name: slot.name, weight: slot.weight, down: slot.down });
     slots.into_iter().map(place).collect()
 }

@@ -29,7 +29,13 @@ pub async fn choose(docker: &Docker, names: &[String], label: Option<&str>) -> R
     let filters = HashMap::from_iter(label.map(|label| ("label", vec![label.to_owned()])));
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let all = docker.list_containers(Some(options)).await.map_err(|error| failure(&error, "can't list containers"))?;
-    Ok(all.into_iter().filter_map(|container| container.id).collect())
+    match label {
+        // A label that is spelt wrongly must not look like good health.
+        Some(label) if all.is_empty() => {
+            Err(Failure::new(Exit::Precondition, format!("there is no container with the label {label}")))
+        }
+        _ => Ok(all.into_iter().filter_map(|container| container.id).collect()),
+    }
 }
 
 /// The engine's clock, in seconds since 1970: with it, nothing depends on ours.
@@ -66,7 +72,7 @@ async fn gather(docker: &Docker, id: &str, window: Duration, now: f64, history: 
     history.tell(inspect.id.as_deref().unwrap_or_default(), &mut facts);
     if facts.state.status == "running" && !window.is_zero() {
         let (pair, service) =
-            tokio::join!(stream::pair(docker, id, window), service::ask(&inspect, &facts.configuration));
+            tokio::join!(stream::pair(docker, id, window), service::ask(&inspect, &facts.configuration, window));
         let pair = pair?;
         if pair.is_none() {
             // It stopped meanwhile, or is gone: its state says more now than before.

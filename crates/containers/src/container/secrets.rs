@@ -61,7 +61,8 @@ impl Secrets {
         let mut values: Vec<String> = Vec::new();
         for (name, value) in named.chain(flags).chain(assigned).chain(plain) {
             if secret_name(name) || looks_secret(value) {
-                values.extend(value.lines().map(|line| line.trim().to_owned()));
+                // As a whole, and each of a list.
+                values.extend(value.split([',', '\n']).chain(value.lines()).map(|part| part.trim().to_owned()));
             }
             let password = URL_PASSWORD.as_ref().and_then(|pattern| pattern.captures(value));
             values.extend(password.map(|found| found[1].to_owned()));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bollard::models::ContainerInspectResponse;
 use schemars::JsonSchema;
@@ -20,8 +21,10 @@ pub struct Service {
     pub status: String,
     /// Dependencies that aren't healthy, and what is wrong with them.
     pub lost: BTreeMap<String, String>,
-    /// Answers of the last minute with status 400 and above, in percent.
-    pub error_percent: Option<f64>,
+    /// Answers while it was watched, without those to probes and scrapes.
+    pub answers: u64,
+    /// Those with status 500 and above.
+    pub server_errors: u64,
 }
 
 #[derive(Deserialize)]
@@ -30,8 +33,12 @@ struct Health {
     services: BTreeMap<String, String>,
 }
 
-/// Asks `/health` and `/metrics`; none where it isn't the service, or has no address.
-pub async fn ask(inspect: &ContainerInspectResponse, configuration: &Configuration) -> Option<Service> {
+/// Asks `/health`, and `/metrics` twice; none where it isn't the service, or has no address.
+pub async fn ask(
+    inspect: &ContainerInspectResponse,
+    configuration: &Configuration,
+    window: Duration,
+) -> Option<Service> {
     let labels = inspect.config.as_ref()?.labels.as_ref()?;
     if labels.get(TITLE.0).map(String::as_str) != Some(TITLE.1) {
         return None;
@@ -39,25 +46,41 @@ pub async fn ask(inspect: &ContainerInspectResponse, configuration: &Configurati
     let set = |name: &str| configuration.environment.get(name).filter(|value| !value.is_empty());
     let port = set("MANAGEMENT_PORT").or(set("PORT")).map_or("3000", String::as_str);
     let address = SocketAddr::new(configuration.address()?, port.parse().ok()?);
-    let (health, metrics) = tokio::join!(get(address, "/health"), get(address, "/metrics"));
-    Some(match health {
-        Ok(answer) => Service::read(&answer.body, &metrics.map(|answer| answer.body).unwrap_or_default()),
-        Err(_) => Service { status: "unreachable".to_owned(), ..Service::default() },
-    })
+    let (health, first) = tokio::join!(get(address, "/health"), get(address, "/metrics"));
+    let Ok(health) = health else {
+        return Some(Service { status: "unreachable".to_owned(), ..Service::default() });
+    };
+    tokio::time::sleep(window).await;
+    let last = get(address, "/metrics").await;
+    let pages = first.ok().zip(last.ok()).map(|(first, last)| (first.body, last.body)).unwrap_or_default();
+    Some(Service::read(&health.body, (&pages.0, &pages.1)))
 }
 
 impl Service {
-    /// Reads both answers.
-    pub fn read(health: &str, metrics: &str) -> Self {
+    /// Reads the health, and what the metrics counted between their two pages.
+    pub fn read(health: &str, (first, last): (&str, &str)) -> Self {
         let Ok(health) = serde_json::from_str::<Health>(health) else {
             return Self { status: "unreadable".to_owned(), ..Self::default() };
         };
         let lost = health.services.into_iter().filter(|(_, status)| status != "healthy" && status != "disabled");
-        let rate = metrics.lines().find_map(|line| line.strip_prefix("http_error_rate "));
+        let ((answers_before, errors_before), (answers, server_errors)) = (counted(first), counted(last));
         Self {
             status: health.status,
             lost: lost.collect(),
-            error_percent: rate.and_then(|value| value.trim().parse().ok()),
+            answers: answers.saturating_sub(answers_before),
+            server_errors: server_errors.saturating_sub(errors_before),
         }
     }
+}
+
+/// Answers since the service's start, and those of them with status 500 and above.
+fn counted(metrics: &str) -> (u64, u64) {
+    let lines = metrics.lines().filter_map(|line| line.strip_prefix("http_requests_total{")?.rsplit_once("} "));
+    let own = |labels: &str| labels.contains("=\"/health") || labels.contains("=\"/metrics\"");
+    let asked = lines.filter(|(labels, _)| !own(labels));
+    asked.fold((0, 0), |(answers, errors), (labels, value)| {
+        let count = value.trim().parse().unwrap_or(0);
+        let failed = labels.contains("http_response_status_code=\"5");
+        (answers + count, errors + if failed { count } else { 0 })
+    })
 }

@@ -6,11 +6,12 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::container::facts::Facts;
+use crate::container::facts::{Facts, Place, State};
 use crate::container::load::{Load, percent};
+use crate::container::service::Service;
 use crate::findings::{Finding, Severity, worst};
 use crate::output::Document;
-use crate::output::table::table;
+use crate::output::table::fitted;
 use crate::output::units::{bytes, rate};
 
 /// Every container that was examined, the sickest first.
@@ -39,6 +40,12 @@ pub struct Examined {
     pub severity: Severity,
     /// What it does; none where it doesn't run.
     pub load: Option<Load>,
+    /// Its exit code, kills, restarts and last health checks.
+    pub state: State,
+    /// What it says about itself, where it is one of the service.
+    pub service: Option<Service>,
+    /// Its slot in the balancer, where it has one.
+    pub slot: Option<Place>,
     /// CPUs that it may use.
     pub cpu_quota: Option<f64>,
     /// Bytes of memory that it may have.
@@ -50,9 +57,12 @@ pub struct Examined {
 impl Examined {
     /// A container's facts and findings.
     pub fn new(facts: Facts, findings: Vec<Finding>) -> Self {
-        let health = facts.state.health.map(|health| format!(" ({health})")).unwrap_or_default();
+        let health = facts.state.health.as_ref().map(|health| format!(" ({health})")).unwrap_or_default();
         Self {
-            status: facts.state.status + &health,
+            status: format!("{}{health}", facts.state.status),
+            state: facts.state,
+            service: facts.service,
+            slot: facts.slot,
             severity: worst(&findings),
             name: facts.name,
             id: facts.id,
@@ -64,21 +74,19 @@ impl Examined {
         }
     }
 
-    fn row(&self) -> [String; 8] {
+    fn row(&self) -> [String; 9] {
         let cell = |text: &dyn Fn(&Load) -> String| self.load.as_ref().map_or("-".to_owned(), text);
         let quota = self.cpu_quota.map(|quota| format!("/{quota}")).unwrap_or_default();
-        let memory = |load: &Load| match self.memory_limit {
-            Some(limit) => {
-                let set = load.memory.working_set;
-                format!("{} / {} ({:.0} %)", bytes(set), bytes(limit), percent(set, limit))
-            }
-            None => bytes(load.memory.working_set),
+        let of_limit = |load: &Load| match self.memory_limit {
+            Some(limit) => format!("{:.0} % of {}", percent(load.memory.working_set, limit), bytes(limit)),
+            None => "-".to_owned(),
         };
         [
             self.name.clone(),
             self.status.clone(),
             cell(&|load| format!("{:.2}{quota}", load.cpus)),
-            cell(&memory),
+            cell(&|load| bytes(load.memory.working_set)),
+            cell(&of_limit),
             cell(&|load| rate(load.received_rate + load.sent_rate)),
             cell(&|load| rate(load.read_rate + load.write_rate)),
             cell(&|load| load.pids.to_string()),
@@ -104,8 +112,10 @@ impl Document for Diagnosis {
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows: Vec<_> = self.containers.iter().map(Examined::row).collect();
-        let headings = ["CONTAINER", "STATUS", "CPUS", "WORKING SET", "NETWORK", "BLOCK I/O", "PIDS", "SEVERITY"];
-        f.write_str(&table(headings, &rows))?;
+        let headings =
+            ["CONTAINER", "STATUS", "CPUS", "WORKING SET", "OF LIMIT", "NETWORK", "BLOCK I/O", "PIDS", "SEVERITY"];
+        f.write_str(&fitted(headings, &rows, f.width(), &["PIDS", "BLOCK I/O", "NETWORK", "OF LIMIT"]))?;
+        let list = if self.containers.len() > 1 { brief } else { list };
         for one in self.containers.iter().filter(|one| !one.findings.is_empty()) {
             write!(f, "\n{} ({})\n{}", one.name, one.image, list(&one.findings))?;
         }
@@ -114,6 +124,14 @@ impl fmt::Display for Diagnosis {
         }
         Ok(())
     }
+}
+
+/// Of many containers: what can wait only by name, in one line.
+fn brief(findings: &[Finding]) -> String {
+    let (low, bad): (Vec<_>, Vec<_>) = findings.iter().cloned().partition(|one| one.severity == Severity::Low);
+    let names: Vec<_> = low.iter().map(|finding| finding.id.as_str()).collect();
+    let low = if names.is_empty() { String::new() } else { format!("  {:<6}  {}\n", Severity::Low, names.join(", ")) };
+    list(&bad) + &low
 }
 
 /// Findings as a list, with the next step under each.

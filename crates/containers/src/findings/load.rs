@@ -99,9 +99,9 @@ fn lost_packets(facts: &Facts, _: &Thresholds) -> Option<Finding> {
     (errors + drops > 0).then(|| Finding::new("network-errors", Medium, evidence, advice))
 }
 
-fn pids(facts: &Facts, _: &Thresholds) -> Option<Finding> {
+fn pids(facts: &Facts, thresholds: &Thresholds) -> Option<Finding> {
     let (pids, limit) = (facts.load.as_ref()?.pids, facts.configuration.pids_limit?);
     let evidence = format!("{pids} processes and threads of at most {limit}");
     let advice = "At the limit no thread starts. Does it collect zombies? Try --init; else raise --pids-limit.";
-    (percent(pids, limit) > 90.0).then(|| Finding::new("pids-high", High, evidence, advice))
+    (percent(pids, limit) > thresholds.pids).then(|| Finding::new("pids-high", High, evidence, advice))
 }

@@ -93,18 +93,23 @@ pub struct Thresholds {
     /// Restarts count as a loop when the last start was less than this ago.
     #[arg(long = "restart-window", value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
     pub restart_window: Duration,
+    /// Processes and threads, in percent of the limit.
+    #[arg(long = "pids", value_name = "PERCENT", default_value_t = 90.0)]
+    pub pids: f64,
+    /// The service's answers with status 500 and above, in percent.
+    #[arg(long = "service-errors", value_name = "PERCENT", default_value_t = 5.0)]
+    pub service_errors: f64,
 }
 
 impl Thresholds {
-    /// What `ops memory` advises about: unlike an alert, early.
-    pub fn memory_advice(facts: &Facts) -> Option<Finding> {
-        load::memory(facts, &Self { memory_warning: 80.0, memory: 90.0, ..Self::default() })
+    /// What `ops memory` advises about.
+    pub fn memory_advice(&self, facts: &Facts) -> Option<Finding> {
+        load::memory(facts, self)
     }
 
-    /// What wakes somebody up while they watch: unlike a diagnosis, only what is almost at its limit.
-    pub fn alerts(facts: &Facts) -> Vec<Finding> {
-        let alert = Self { cpu: 90.0, memory_warning: 95.0, memory: 95.0, ..Self::default() };
-        [load::memory(facts, &alert), load::cpu(facts, &alert)].into_iter().flatten().collect()
+    /// What `ops monitor` tells of as it happens.
+    pub fn alerts(&self, facts: &Facts) -> Vec<Finding> {
+        [load::memory(facts, self), load::cpu(facts, self)].into_iter().flatten().collect()
     }
 }
 
@@ -117,6 +122,8 @@ impl Default for Thresholds {
             memory: 90.0,
             io: 100.0,
             restart_window: Duration::from_secs(600),
+            pids: 90.0,
+            service_errors: 5.0,
         }
     }
 }

@@ -3,6 +3,8 @@
 use super::Severity::{High, Medium};
 use super::{Finding, Rule, Thresholds};
 use crate::container::facts::Facts;
+use crate::container::load::percent;
+use crate::container::service::Service;
 use crate::output::units::duration;
 
 pub(super) const RULES: &[Rule] = &[
@@ -103,9 +105,17 @@ fn service_unhealthy(facts: &Facts, _: &Thresholds) -> Option<Finding> {
     }
 }
 
-fn service_errors(facts: &Facts, _: &Thresholds) -> Option<Finding> {
-    let rate = facts.service.as_ref()?.error_percent.filter(|percent| *percent > 5.0)?;
-    let evidence = format!("{rate:.1} % of the last minute's answers were errors");
+/// Of fewer answers one or two would make a share.
+const FEWEST_ANSWERS: u64 = 20;
+
+/// Only the service's own errors: what clients ask for wrongly isn't its sickness.
+fn service_errors(facts: &Facts, thresholds: &Thresholds) -> Option<Finding> {
+    let &Service { answers, server_errors, .. } = facts.service.as_ref()?;
+    let share = percent(server_errors, answers);
+    if answers < FEWEST_ANSWERS || share <= thresholds.service_errors {
+        return None;
+    }
+    let evidence = format!("{server_errors} of {answers} answers ({share:.1} %) had status 500 or above");
     Some(Finding::new("service-errors", Medium, evidence, "Its log lines with status 500 and above name the cause."))
 }
 

@@ -15,7 +15,7 @@ use crate::exit::{Exit, Failure, OrExit, Result};
 /// The schema that JSON documents follow; a change that breaks readers gets a new one.
 pub const SCHEMA: &str = "ops/v1";
 
-/// What a command answers with: JSON by its fields, text by `Display`.
+/// What a command answers with: JSON by its fields, text by `Display`, for which the formatter's width is the terminal's.
 pub trait Document: Serialize + JsonSchema + Display {
     /// Tells documents apart, in the field `kind`.
     const KIND: &'static str;
@@ -50,7 +50,7 @@ impl Output {
             let envelope = Envelope { schema: SCHEMA, kind: T::KIND, document };
             serde_json::to_string(&envelope).or_exit(Exit::OperatorNeeded, "can't write JSON")? + "\n"
         } else {
-            terminal::shown(document.to_string())
+            terminal::shown(document)
         };
         // Whoever closed the pipe has read enough.
         let _ = std::io::stdout().write_all(text.as_bytes());

@@ -1,5 +1,6 @@
 //! Makes text fit a terminal, and paints severities there. What goes into a pipe is left as it is.
 
+use std::fmt::Display;
 use std::io::IsTerminal;
 use std::sync::LazyLock;
 
@@ -7,12 +8,16 @@ use regex::{Captures, Regex};
 
 static SEVERITY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\b(?:HIGH|MEDIUM|LOW)\b").ok());
 
-/// The text as stdout should have it.
-pub fn shown(text: String) -> String {
+/// The document as stdout should have it.
+pub fn shown(document: &impl Display) -> String {
     let stdout = std::io::stdout();
     match rustix::termios::tcgetwinsize(&stdout) {
-        Ok(size) if stdout.is_terminal() => paint(&fit(&text, usize::from(size.ws_col.max(40)))),
-        _ => text,
+        Ok(size) if stdout.is_terminal() => {
+            // Some terminals, of tests and of serial lines, don't know.
+            let width = if size.ws_col == 0 { 80 } else { usize::from(size.ws_col.max(40)) };
+            paint(&fit(&format!("{document:width$}"), width))
+        }
+        _ => document.to_string(),
     }
 }
 

@@ -59,7 +59,7 @@ impl fmt::Display for Startup {
         writeln!(f)?;
         let mut row = |name: &str, value: String| match value.is_empty() {
             true => Ok(()),
-            false => writeln!(f, "{name:<12}{value}"),
+            false => writeln!(f, "{name:<12}{}", value.trim_end()),
         };
         row("container", format!("{} ({}), {}", self.facts.name, self.facts.id, self.facts.image))?;
         let up = state.uptime.map(|up| format!(", up {}", duration(up))).unwrap_or_default();

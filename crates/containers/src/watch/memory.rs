@@ -19,6 +19,23 @@ use crate::output::table::table;
 use crate::output::units::{bytes, duration};
 use crate::output::{Document, Output};
 
+/// What `ops memory` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Which container, and for how long.
+    #[command(flatten)]
+    pub watch: super::Args,
+    /// Memory that can't be reclaimed, in percent of the limit: a warning.
+    #[arg(long, value_name = "PERCENT", default_value_t = 80.0, help_heading = "Thresholds")]
+    pub memory_warning: f64,
+    /// The same: critical.
+    #[arg(long, value_name = "PERCENT", default_value_t = 90.0, help_heading = "Thresholds")]
+    pub memory: f64,
+    /// Growth that is a leak, in MB a minute.
+    #[arg(long, value_name = "MB/MIN", default_value_t = 1.0, help_heading = "Thresholds")]
+    pub leak: f64,
+}
+
 /// How memory developed, and what follows.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryReport {
@@ -50,7 +67,8 @@ pub struct MemoryReport {
 }
 
 /// Records, judges, shows.
-pub async fn run(args: &super::Args, engine: &EngineArgs, output: &Output) -> Result<Exit> {
+pub async fn run(thresholds: &Args, engine: &EngineArgs, output: &Output) -> Result<Exit> {
+    let args = &thresholds.watch;
     let docker = connect(engine).await?;
     let id = &args.container;
     let mut facts = collect::one(&docker, id, Duration::ZERO).await?;
@@ -70,11 +88,13 @@ pub async fn run(args: &super::Args, engine: &EngineArgs, output: &Output) -> Re
     facts.load = Load::between(first, last);
     let limit = facts.configuration.memory_limit;
     let points: Vec<_> = samples.iter().map(|sample| (sample.at, sample.memory.anon as f64)).collect();
-    let (verdict, trend) = judge(&points);
+    let (verdict, trend) = judge(&points, thresholds.leak * 1e6);
     let growing = trend.filter(|_| verdict == Verdict::Leak).map(|trend| trend.per_minute / 60.0);
     let free = limit.map(|limit| limit.saturating_sub(last.memory.unreclaimable));
     let time_left = growing.zip(free).map(|(rate, free)| free as f64 / rate);
-    let mut findings: Vec<_> = Thresholds::memory_advice(&facts).into_iter().collect();
+    let &Args { memory_warning, memory, .. } = thresholds;
+    let advice = Thresholds { memory_warning, memory, ..Thresholds::default() };
+    let mut findings: Vec<_> = advice.memory_advice(&facts).into_iter().collect();
     if let (Verdict::Leak, Some(trend)) = (verdict, trend) {
         findings.push(leak(trend, time_left));
     }

@@ -14,6 +14,8 @@ use crate::exit::{Exit, OrExit, Result};
 
 /// What both take.
 #[derive(Debug, Clone, clap::Args)]
+// Two structs of one name would be one group.
+#[group(skip)]
 pub struct Args {
     /// A container's name or id.
     pub container: String,

@@ -80,10 +80,25 @@ impl Distribution {
     }
 }
 
+/// What `ops monitor` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Which container, and for how long.
+    #[command(flatten)]
+    pub watch: super::Args,
+    /// An alert above this much CPU, in percent of the quota, else of one CPU.
+    #[arg(long, value_name = "PERCENT", default_value_t = 90.0, help_heading = "Thresholds")]
+    pub cpu: f64,
+    /// An alert above this much memory that can't be reclaimed, in percent of the limit.
+    #[arg(long, value_name = "PERCENT", default_value_t = 95.0, help_heading = "Thresholds")]
+    pub memory: f64,
+}
+
 /// Turns what is seen into alerts, each once until it is over.
 #[derive(Debug)]
 pub struct Watcher {
     facts: Facts,
+    thresholds: Thresholds,
     last: Option<Sample>,
     lasting: BTreeSet<String>,
     /// Rates between samples.
@@ -94,8 +109,8 @@ pub struct Watcher {
 
 impl Watcher {
     /// Of a container with this configuration.
-    pub fn new(facts: Facts) -> Self {
-        Self { facts, last: None, lasting: BTreeSet::new(), loads: Vec::new(), alerts: Vec::new() }
+    pub fn new(facts: Facts, thresholds: Thresholds) -> Self {
+        Self { facts, thresholds, last: None, lasting: BTreeSet::new(), loads: Vec::new(), alerts: Vec::new() }
     }
 
     /// Alerts that began with this.
@@ -114,7 +129,7 @@ impl Watcher {
     fn sample(&mut self, sample: &Sample) {
         let load = self.last.replace(sample.clone()).and_then(|last| Load::between(&last, sample));
         self.facts.load.clone_from(&load);
-        let findings = Thresholds::alerts(&self.facts);
+        let findings = self.thresholds.alerts(&self.facts);
         let now: BTreeSet<_> = findings.iter().map(|finding| finding.id.clone()).collect();
         let began = findings.into_iter().filter(|finding| !self.lasting.contains(&finding.id));
         self.alerts.extend(began.map(|finding| Alert { at: sample.at, finding }));
@@ -139,11 +154,12 @@ fn event(action: &str) -> Option<Finding> {
 }
 
 /// Records, alerts, shows; the report is written however it ends.
-pub async fn run(args: &super::Args, engine: &EngineArgs, output: &Output) -> Result<Exit> {
+pub async fn run(Args { watch: args, cpu, memory }: &Args, engine: &EngineArgs, output: &Output) -> Result<Exit> {
     let docker = connect(engine).await?;
     let facts = collect::one(&docker, &args.container, Duration::ZERO).await?;
     let name = facts.name.clone();
-    let mut watcher = Watcher::new(facts);
+    let thresholds = Thresholds { cpu: *cpu, memory_warning: *memory, memory: *memory, ..Thresholds::default() };
+    let mut watcher = Watcher::new(facts, thresholds);
     let every = args.every.unwrap_or(Duration::from_secs(10));
     let recording = record(&docker, &args.container, args.length, every, |seen| {
         for Alert { finding, .. } in watcher.see(&seen) {
@@ -154,11 +170,13 @@ pub async fn run(args: &super::Args, engine: &EngineArgs, output: &Output) -> Re
         }
     })
     .await?;
-    let (Some(first), Some(last)) = (recording.samples.first(), recording.samples.last()) else {
+    // One that is started again and again may end before its first sample: then there are alerts only.
+    if recording.samples.is_empty() && watcher.alerts.is_empty() {
         return Err(Failure::new(Exit::Precondition, format!("{name} didn't run: there was nothing to see")));
-    };
+    }
+    let seconds = recording.samples.first().zip(recording.samples.last()).map_or(0.0, |(a, b)| b.at - a.at);
     let mut monitoring = Monitoring {
-        seconds: last.at - first.at,
+        seconds,
         quantities: quantities(&watcher.loads),
         alerts: watcher.alerts,
         interrupted: recording.interrupted,
@@ -207,7 +225,14 @@ impl fmt::Display for Monitoring {
                 name if name.ends_with("per_second") => rate(value),
                 _ => format!("{value:.2}"),
             };
-            [name.clone(), cell(of.average), cell(of.p50), cell(of.p95), cell(of.p99), cell(of.peak)]
+            let label = match name.as_str() {
+                "cpus" => "CPUs",
+                "throttled_percent" => "throttled %",
+                "working_set_bytes" => "working set",
+                "network_bytes_per_second" => "network",
+                _ => "block I/O",
+            };
+            [label.to_owned(), cell(of.average), cell(of.p50), cell(of.p95), cell(of.p99), cell(of.peak)]
         });
         let rows: Vec<_> = rows.collect();
         let ended = if self.gone { ", then it was removed" } else { "" };

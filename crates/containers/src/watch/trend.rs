@@ -11,8 +11,6 @@ use serde::{Deserialize, Serialize};
 const MOST: usize = 600;
 /// Fewer can't be told from chance.
 const FEWEST: usize = 30;
-/// Bytes a minute.
-const LEAK: f64 = 1e6;
 const CHANCE: f64 = 0.01;
 
 /// A series' rise.
@@ -36,15 +34,15 @@ pub enum Verdict {
     TooShort,
 }
 
-/// Judges points of seconds and bytes.
+/// Judges points of seconds and bytes; what grows by more than `most` bytes a minute leaks.
 ///
 /// Growth is a leak when it is there in the whole series and in its last half (a warm-up ends), and where memory was
 /// given back, in what was left each time (a collector's sawtooth comes back to the same floor).
-pub fn judge(points: &[(f64, f64)]) -> (Verdict, Option<Trend>) {
+pub fn judge(points: &[(f64, f64)], most: f64) -> (Verdict, Option<Trend>) {
     let thinned = thin(points);
     let Some(whole) = trend(&thinned) else { return (Verdict::TooShort, None) };
     let parts = [trend(&thinned[thinned.len() / 2..]), floor(&thinned)];
-    let rises = |trend: &Trend| trend.per_minute > LEAK && trend.p < CHANCE;
+    let rises = |trend: &Trend| trend.per_minute > most && trend.p < CHANCE;
     let leak = rises(&whole) && parts.iter().flatten().all(rises);
     (if leak { Verdict::Leak } else { Verdict::NoLeak }, Some(whole))
 }

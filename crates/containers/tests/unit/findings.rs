@@ -130,19 +130,64 @@ fn a_stopped_container_is_not_sick_and_a_crashed_one_is() {
 
 #[test]
 fn the_services_own_view_counts() {
-    let says = |health: &str, metrics: &str| {
+    let says = |health: &str| {
         let mut facts = well();
-        facts.service = Some(Service::read(health, metrics));
+        facts.service = Some(Service::read(health, ("", "")));
         found(&facts)
     };
     let health = |status: &str| {
         format!(r#"{{"status":"{status}","services":{{"database":"healthy","redis":"unhealthy: timeout"}}}}"#)
     };
-    assert_eq!(says(&health("healthy"), "http_error_rate 5"), vec![]);
-    assert_eq!(says(&health("healthy"), "http_error_rate 5.5\n"), only("service-errors", Severity::Medium));
-    assert_eq!(says(&health("degraded"), ""), only("service-degraded", Severity::Medium));
-    assert_eq!(says(&health("unhealthy"), ""), only("service-unhealthy", Severity::High));
-    assert_eq!(says("<html>", ""), only("service-unhealthy", Severity::High));
+    assert_eq!(says(&health("healthy")), vec![]);
+    assert_eq!(says(&health("degraded")), only("service-degraded", Severity::Medium));
+    assert_eq!(says(&health("unhealthy")), only("service-unhealthy", Severity::High));
+    assert_eq!(says("<html>"), only("service-unhealthy", Severity::High));
+}
+
+/// A page of the service's metrics with so many answers by status, and some to probes.
+fn metrics(ok: u64, missing: u64, failed: u64) -> String {
+    let line = |route: &str, status: u16, count: u64| {
+        let labels = format!("http_request_method=\"GET\",http_route=\"{route}\"");
+        format!("http_requests_total{{{labels},http_response_status_code=\"{status}\"}} {count}\n")
+    };
+    let probes = line("/health/ready", 503, 1000 * failed) + &line("/metrics", 200, 1000 * ok);
+    let users = [(200, ok), (404, missing), (500, failed)].map(|(status, count)| line("/api/users", status, count));
+    format!("# TYPE http_requests_total counter\n{probes}{}", users.concat())
+}
+
+#[test]
+fn only_the_services_own_errors_count_and_only_those_of_enough_answers() {
+    let health = r#"{"status":"healthy","services":{}}"#;
+    let errors = |first: &str, last: &str| {
+        let mut facts = well();
+        facts.service = Some(Service::read(health, (first, last)));
+        found(&facts)
+    };
+    let before = metrics(1000, 0, 900);
+    assert_eq!(errors(&before, &metrics(1095, 0, 905)), vec![], "5 of 100");
+    assert_eq!(errors(&before, &metrics(1094, 0, 906)), only("service-errors", Severity::Medium), "6 of 100");
+    assert_eq!(errors(&before, &metrics(1020, 80, 900)), vec![], "80 of 100 were the clients' errors");
+    assert_eq!(errors(&before, &metrics(1000, 0, 919)), vec![], "too few to tell");
+    assert_eq!(errors(&before, ""), vec![], "no second page");
+}
+
+#[test]
+fn each_threshold_is_an_option() {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        thresholds: Thresholds,
+    }
+    let parsed = |options: &str| <Line as clap::Parser>::parse_from(options.split(' ')).thresholds;
+    assert_eq!(parsed("ops"), Thresholds::default());
+    let mut facts = well();
+    facts.load.as_mut().unwrap().pids = 50;
+    facts.service =
+        Some(Service { status: "healthy".to_owned(), answers: 100, server_errors: 3, ..Service::default() });
+    let found =
+        |options: &str| judge(&facts, &parsed(options)).into_iter().map(|finding| finding.id).collect::<Vec<_>>();
+    assert_eq!(found("ops"), Vec::<String>::new());
+    assert_eq!(found("ops --pids 49 --service-errors 2.9"), ["pids-high", "service-errors"]);
 }
 
 #[test]

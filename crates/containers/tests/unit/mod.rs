@@ -4,4 +4,5 @@ mod findings;
 mod programs;
 mod samples;
 mod secrets;
+mod tables;
 mod trends;

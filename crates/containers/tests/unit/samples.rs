@@ -6,7 +6,7 @@ use bollard::models::ContainerStatsResponse;
 
 /// As this machine's engine wrote it.
 const V1: &str = include_str!("fixtures/stats-v1.json");
-/// The fields that an engine writes on a host with cgroup v2.
+/// The fields that an engine writes on a host with cgroup v2, with made-up numbers: see the folder's README.
 const V2: &str = include_str!("fixtures/stats-v2.json");
 
 fn sample(text: &str) -> Sample {

@@ -74,6 +74,12 @@ fn logs_are_searched_for_what_environment_and_labels_hold() {
 }
 
 #[test]
+fn each_part_of_a_list_of_secrets_is_hidden() {
+    let secrets = Secrets::of(&container(&["API_TOKEN=abcd1234,efgh5678", "KEY_FILE=/x/y"], &[], &[]));
+    assert_eq!(secrets.hide("efgh5678 is refused on 3000, see /x/y"), "[hidden] is refused on 3000, see /x/y");
+}
+
+#[test]
 fn logs_are_searched_for_what_looks_like_a_secret_in_its_place() {
     let hide = |text: &str| Secrets::default().hide(text);
     for line in [

@@ -1,11 +1,16 @@
-//! Ten minutes of anonymous memory, a sample a second, in the shapes that real programs show.
+//! Ten minutes of anonymous memory, a sample a second: recorded, and computed in the shapes that programs show.
 
 use crate::watch::monitor::Distribution;
-use crate::watch::trend::{Verdict, judge};
+use crate::watch::trend::{Trend, Verdict};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 const MB: f64 = 1e6;
+
+/// With the threshold that the command has.
+fn judge(points: &[(f64, f64)]) -> (Verdict, Option<Trend>) {
+    crate::watch::trend::judge(points, MB)
+}
 
 /// Ten minutes of `shape`, in MB by minute, with noise of half a megabyte.
 fn series(seconds: u32, shape: impl Fn(f64) -> f64) -> Vec<(f64, f64)> {
@@ -16,6 +21,26 @@ fn series(seconds: u32, shape: impl Fn(f64) -> f64) -> Vec<(f64, f64)> {
 
 fn verdict(shape: impl Fn(f64) -> f64) -> Verdict {
     judge(&series(600, shape)).0
+}
+
+/// As `ops memory` recorded it from a container, a sample a second.
+fn recorded(csv: &str) -> (Verdict, Option<Trend>) {
+    let point = |line: &str| line.split_once(',').map(|(at, bytes)| (at.parse().unwrap(), bytes.parse().unwrap()));
+    judge(&csv.lines().filter_map(point).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_recorded_leak_of_five_megabytes_a_minute_is_found() {
+    let (verdict, trend) = recorded(include_str!("fixtures/memory-leak.csv"));
+    assert_eq!(verdict, Verdict::Leak);
+    assert!((trend.unwrap().per_minute / MB - 5.0).abs() < 0.1, "{trend:?}");
+}
+
+#[test]
+fn a_recorded_sawtooth_and_a_recorded_warm_up_are_none() {
+    for csv in [include_str!("fixtures/memory-sawtooth.csv"), include_str!("fixtures/memory-warm-up.csv")] {
+        assert_eq!(recorded(csv).0, Verdict::NoLeak);
+    }
 }
 
 #[test]

@@ -12,10 +12,11 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
     RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
+use containers::container::secrets::Secrets;
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::deaths::deaths;
-use super::{http, recipe, redact};
+use super::{http, recipe};
 use crate::deploy::parts::{Ended, Engine, Image, Recipe, Replica, Seen, Slot, once};
 use crate::engine::http::Answer;
 use crate::exit::{Exit, Failure, OrExit, Result};
@@ -114,9 +115,9 @@ impl Engine for Docker {
             .await
             .map_err(|e| refused(&e, Exit::Unreachable, &doing))?;
         let inspected = self.inspect_container(container, None).await;
-        let config = inspected.map_err(|error| refused(&error, Exit::Unreachable, &doing))?.config;
+        let inspected = inspected.map_err(|error| refused(&error, Exit::Unreachable, &doing))?;
         let text: String = lines.iter().map(ToString::to_string).collect();
-        Ok(redact::redact(text.trim(), &config.and_then(|config| config.env).unwrap_or_default()))
+        Ok(Secrets::of(&inspected).hide(text.trim()))
     }
 
     async fn once(&self, image: &str, recipe: &Recipe, command: &[&str]) -> Result<Ended> {

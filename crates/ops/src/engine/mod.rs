@@ -3,7 +3,6 @@
 mod deaths;
 pub mod docker;
 mod recipe;
-pub mod redact;
 pub mod report;
 
 pub use containers::engine::{connect, failure, http};

@@ -10,7 +10,6 @@ mod balancer;
 mod blue_green;
 mod canary;
 mod crash;
-#[cfg(feature = "sick-tests")]
 #[expect(clippy::expect_used, reason = "as above")]
 mod diagnose;
 mod migrations;

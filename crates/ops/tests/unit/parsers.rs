@@ -6,23 +6,12 @@ use crate::balancer::stat;
 use crate::deploy::meter::{Meter, Page};
 use crate::deploy::migrations::pending;
 use crate::deploy::parts::{Admin, Counters};
-use crate::engine::redact::redact;
 
 #[test]
 fn names_of_pending_migrations_are_read() {
     let output = r#"schema: Behind(["V3__add_index", "V4__contract_drop_name"])"#;
     assert_eq!(pending(output), ["V3__add_index", "V4__contract_drop_name"]);
     assert!(pending("schema: Current").is_empty());
-}
-
-#[test]
-fn secrets_of_the_environment_are_taken_out_of_a_log() {
-    let pairs =
-        ["API_TOKEN=abcd1234,efgh5678", "DATABASE_URL=postgres://app:hunter2@db/app", "PORT=3000", "KEY_FILE=/x/y"];
-    let environment = pairs.map(str::to_owned);
-    let text = "efgh5678 can't reach postgres://app:hunter2@db/app on 3000, /x/y";
-    let redacted = redact(text, &environment);
-    assert_eq!(redacted, "[redacted] can't reach postgres://app:[redacted]@db/app on 3000, /x/y");
 }
 
 fn page(fast: u64, slow: u64, seconds: f64, panics: u64) -> Page {

@@ -23,102 +23,93 @@ pub fn ids(document: &Value) -> Vec<&str> {
     document.as_array().unwrap().iter().map(|finding| finding["id"].as_str().unwrap()).collect()
 }
 
-pub use containers::{IMAGE, Sick, docker, until};
+/// A container, removed when the test ends.
+pub struct Sick {
+    pub name: String,
+}
 
-mod containers {
-    use super::{Command, Value};
+/// Set up as it should be: nothing is to be found in it but what a test adds.
+const WELL: &[&str] = &[
+    "--user=1001",
+    "--memory=128m",
+    "--cpus=1",
+    "--pids-limit=64",
+    "--read-only",
+    "--tmpfs=/tmp",
+    "--security-opt=no-new-privileges",
+    "--log-opt=max-size=1m",
+    "--health-cmd=true",
+    "--health-interval=1s",
+];
+pub const IMAGE: &str = "debian:bookworm-slim";
 
-    /// A container, removed when the test ends.
-    pub struct Sick {
-        pub name: String,
+impl Sick {
+    /// Set up well but for `options`, doing `command`. Later options win over earlier ones.
+    pub fn new(options: &[&str], command: &[&str]) -> Self {
+        Self::bare(&[WELL, options].concat(), command)
     }
 
-    /// Set up as it should be: nothing is to be found in it but what a test adds.
-    const WELL: &[&str] = &[
-        "--user=1001",
-        "--memory=128m",
-        "--cpus=1",
-        "--pids-limit=64",
-        "--read-only",
-        "--tmpfs=/tmp",
-        "--security-opt=no-new-privileges",
-        "--log-opt=max-size=1m",
-        "--health-cmd=true",
-        "--health-interval=1s",
-    ];
-    pub const IMAGE: &str = "debian:bookworm-slim";
-
-    impl Sick {
-        /// Set up well but for `options`, doing `command`. Later options win over earlier ones.
-        pub fn new(options: &[&str], command: &[&str]) -> Self {
-            Self::bare(&[WELL, options].concat(), command)
-        }
-
-        /// With these options only.
-        pub fn bare(options: &[&str], command: &[&str]) -> Self {
-            let sick = Self { name: name() };
-            // Some never start; that is what is wrong with them.
-            docker(&[&["run", "--detach", "--name", &sick.name], options, &[IMAGE], command].concat());
-            sick
-        }
-
-        /// Its state, as the engine tells it.
-        pub fn state(&self) -> Value {
-            let text = docker(&["inspect", "--format", "{{json .State}}", &self.name]);
-            serde_json::from_str(&text).unwrap()
-        }
-
-        /// Waits until it ended, and the engine knows why.
-        pub fn ended(self) -> Self {
-            until("the container ended", || self.state()["Status"] != "running");
-            self
-        }
-
-        /// Waits until its log has this text.
-        pub fn wrote(self, text: &str) -> Self {
-            until("the container wrote", || docker(&["logs", &self.name]).contains(text));
-            self
-        }
-
-        /// What `ops diagnose` finds, and its exit code.
-        pub fn diagnosed(&self, arguments: &[&str]) -> (i32, Vec<String>) {
-            let (code, document) = super::json(&[&["diagnose", &self.name], arguments].concat());
-            let found = super::ids(&document["containers"][0]["findings"]);
-            (code, found.into_iter().map(str::to_owned).collect())
-        }
-
-        /// The likeliest cause that `ops startup` names, with its evidence.
-        pub fn cause(&self) -> (String, String) {
-            let (_, document) = super::json(&["startup", &self.name]);
-            let first = &document["causes"][0];
-            (
-                first["id"].as_str().unwrap_or_default().to_owned(),
-                first["evidence"].as_str().unwrap_or_default().to_owned(),
-            )
-        }
+    /// With these options only.
+    pub fn bare(options: &[&str], command: &[&str]) -> Self {
+        let sick = Self { name: name() };
+        // Some never start; that is what is wrong with them.
+        docker(&[&["run", "--detach", "--name", &sick.name], options, &[IMAGE], command].concat());
+        sick
     }
 
-    impl Drop for Sick {
-        fn drop(&mut self) {
-            docker(&["rm", "--force", "--volumes", &self.name]);
-        }
+    /// Its state, as the engine tells it.
+    pub fn state(&self) -> Value {
+        let text = docker(&["inspect", "--format", "{{json .State}}", &self.name]);
+        serde_json::from_str(&text).unwrap()
     }
 
-    /// Waits for a condition; the bound only ends what hangs.
-    pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let limit = std::time::Duration::from_secs(120);
-        runtime.block_on(devkit::wait_until(what, limit, async || condition())).unwrap();
+    /// Waits until it ended, and the engine knows why.
+    pub fn ended(self) -> Self {
+        until("the container ended", || self.state()["Status"] != "running");
+        self
     }
 
-    fn name() -> String {
-        let random: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
-        format!("diagnose-{random:016x}")
+    /// Waits until its log has this text.
+    pub fn wrote(self, text: &str) -> Self {
+        until("the container wrote", || docker(&["logs", &self.name]).contains(text));
+        self
     }
 
-    /// What the client writes, errors included.
-    pub fn docker(arguments: &[&str]) -> String {
-        let output = Command::new("docker").args(arguments).output().expect("these tests need docker");
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    /// What `ops diagnose` finds, and its exit code.
+    pub fn diagnosed(&self, arguments: &[&str]) -> (i32, Vec<String>) {
+        let (code, document) = json(&[&["diagnose", &self.name], arguments].concat());
+        let found = ids(&document["containers"][0]["findings"]);
+        (code, found.into_iter().map(str::to_owned).collect())
     }
+
+    /// The likeliest cause that `ops startup` names, with its evidence.
+    pub fn cause(&self) -> (String, String) {
+        let (_, document) = json(&["startup", &self.name]);
+        let first = &document["causes"][0];
+        (first["id"].as_str().unwrap_or_default().to_owned(), first["evidence"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+impl Drop for Sick {
+    fn drop(&mut self) {
+        docker(&["rm", "--force", "--volumes", &self.name]);
+    }
+}
+
+/// Waits for a condition; the bound only ends what hangs.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let limit = std::time::Duration::from_secs(120);
+    runtime.block_on(devkit::wait_until(what, limit, async || condition())).unwrap();
+}
+
+fn name() -> String {
+    let random: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
+    format!("diagnose-{random:016x}")
+}
+
+/// What the client writes, errors included.
+pub fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(arguments).output().expect("these tests need docker");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }

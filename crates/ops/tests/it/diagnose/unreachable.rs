@@ -1,8 +1,9 @@
-//! Without an engine.
+//! Without an engine, or a balancer.
 
 use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
 
-use crate::diagnose::support::ops;
+use crate::diagnose::support::{Sick, ops};
 
 const COMMANDS: [&str; 5] = ["diagnose", "startup", "memory", "monitor", "debug"];
 
@@ -34,4 +35,20 @@ fn an_engine_that_never_answers_ends_with_9() {
     let path = folder.path().join("docker.sock");
     let _silent = UnixListener::bind(&path).unwrap();
     refused(&format!("unix://{}", path.display()));
+}
+
+#[test]
+fn a_balancer_that_is_not_there_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("admin.sock");
+    let deaf = folder.path().join("deaf.sock");
+    drop(UnixListener::bind(&deaf).unwrap());
+    let well = Sick::new(&[], &["sleep", "600"]);
+    for balancer in [missing, deaf] {
+        let began = Instant::now();
+        let balancer = balancer.to_str().unwrap();
+        let output = ops(&["diagnose", &well.name, "--for", "1s", "--timeout", "10m", "--balancer", balancer]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{balancer}: {:?}", began.elapsed());
+    }
 }

@@ -78,6 +78,22 @@ fn two_hundred_containers_take_at_most_five_times_as_long_as_ten() {
 }
 
 #[test]
+fn debug_runs_the_command_and_not_what_the_tools_image_starts() {
+    let target = Sick::new(&[], &["sleep", "61234"]);
+    let tag = format!("{}-tools", target.name);
+    let dockerfile = format!("FROM {IMAGE}\nENTRYPOINT [\"/bin/false\"]\nHEALTHCHECK CMD false\n");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("Dockerfile"), dockerfile).unwrap();
+    docker(&["build", "--quiet", "--tag", &tag, folder.path().to_str().unwrap()]);
+    let output = ops(&["debug", &target.name, "--image", &tag, "--", "echo", "a tool's words"]);
+    // A shell that has nothing to read ends without an error.
+    let shell = ops(&["debug", &target.name, "--image", &tag]);
+    docker(&["rmi", &tag]);
+    assert_eq!((output.stdout.as_slice(), output.status.code()), (&b"a tool's words\n"[..], Some(0)), "{output:?}");
+    assert_eq!(shell.status.code(), Some(0), "{shell:?}");
+}
+
+#[test]
 fn debug_sees_the_targets_processes_and_files() {
     let target = Sick::new(&[], &["sleep", "61234"]);
     let look = "tr '\\0' ' ' </proc/1/cmdline; ls -d /proc/1/root/tmp";

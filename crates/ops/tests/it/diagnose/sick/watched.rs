@@ -72,29 +72,3 @@ fn ctrl_c_still_writes_the_report() {
     let report = report(&path);
     assert!(report["interrupted"] == true && !report["samples"].as_array().unwrap().is_empty(), "{report}");
 }
-
-#[test]
-#[ignore = "ten minutes: docs/diagnosing.md tells how"]
-fn ten_minutes_tell_a_leak_from_a_sawtooth_and_a_warm_up() {
-    let grow = "push @all, 'x' . 'y' x";
-    let wait = "select undef, undef, undef, 1";
-    let programs = [
-        ("leak", format!("while (1) {{ {grow} 83_333; {wait} }}")),
-        ("no-leak", format!("while (1) {{ for (1 .. 100) {{ {grow} 1_000_000; {wait} }} @all = () }}")),
-        ("no-leak", format!("for (1 .. 100) {{ {grow} 1_000_000; {wait} }} sleep 6000")),
-    ];
-    std::thread::scope(|scope| {
-        let watched = programs.map(|(verdict, program)| {
-            scope.spawn(move || {
-                let sick = Sick::new(&["--memory=512m"], &["perl", "-e", &program]);
-                let (_, document) = json(&["memory", &sick.name, "--for", "10m"]);
-                println!(
-                    "{verdict} expected: {} {} after {} s",
-                    document["verdict"], document["trend"], document["seconds"]
-                );
-                assert_eq!(document["verdict"], verdict, "{document}");
-            })
-        });
-        watched.into_iter().for_each(|watched| watched.join().unwrap());
-    });
-}
