@@ -5,9 +5,12 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::http::header::HeaderValue;
 use actix_web::web::{Data, Path, Query};
+use redis::{Cmd, FromRedisValue};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tiered_cache::{Redis, RemoteError};
+use tiered_cache::RemoteError;
+use tracing::Instrument;
+use tracing::field::Empty;
 use utoipa::ToSchema;
 
 use super::body::Json;
@@ -37,10 +40,22 @@ pub struct Life {
     ttl: Option<String>,
 }
 
-fn redis(app: &App) -> Result<&Redis, Problem> {
-    app.redis
-        .as_ref()
-        .ok_or_else(|| Problem::new(problem::UNAVAILABLE, "These values live in Redis, and REDIS_URL is not set."))
+async fn run<T: FromRedisValue>(app: &App, name: &str, command: &Cmd) -> Result<T, Problem> {
+    let unset = || Problem::new(problem::UNAVAILABLE, "These values live in Redis, and REDIS_URL is not set.");
+    let redis = app.redis.as_ref().ok_or_else(unset)?;
+    let span = tracing::info_span!(
+        "redis_command",
+        otel.kind = "client",
+        db.system.name = "redis",
+        db.operation.name = name,
+        error.type = Empty,
+        otel.status_code = Empty,
+    );
+    redis.query(command).instrument(span.clone()).await.map_err(|error| {
+        let kind = if matches!(error, RemoteError::Timeout) { "timeout" } else { "_OTHER" };
+        span.record("error.type", kind).record("otel.status_code", "ERROR");
+        unreachable(error)
+    })
 }
 
 fn unreachable(error: RemoteError) -> Problem {
@@ -60,7 +75,7 @@ fn redis_key(key: &str) -> Result<String, Problem> {
     responses((status = 200, body = ValueDocument<'static>)))]
 pub async fn get_value(app: Data<App>, path: Path<String>) -> Result<HttpResponse, Problem> {
     let key = redis_key(&path)?;
-    let text: Option<String> = redis(&app)?.query(redis::cmd("GET").arg(key)).await.map_err(unreachable)?;
+    let text: Option<String> = run(&app, "GET", redis::cmd("GET").arg(key)).await?;
     let miss = || Problem::not_found("Key not found").with_header(CACHE_STATUS, HeaderValue::from_static(MISS));
     let text = text.ok_or_else(miss)?;
     let broken = |error| Problem::new(problem::INTERNAL, "The stored value can't be read.").because(error);
@@ -86,8 +101,7 @@ pub async fn put_value(
             Problem::new(problem::BAD_REQUEST, "ttl must be a whole number of seconds from 1 to 2592000.")
         })?,
     };
-    let command = redis::cmd("SET").arg(key).arg(body.0.get()).arg("EX").arg(seconds).to_owned();
-    redis(&app)?.query::<()>(&command).await.map_err(unreachable)?;
+    run::<()>(&app, "SET", redis::cmd("SET").arg(key).arg(body.0.get()).arg("EX").arg(seconds)).await?;
     Ok(HttpResponse::Ok().json(ValueDocument { key: &path, value: &body.0 }))
 }
 
@@ -96,6 +110,6 @@ pub async fn put_value(
     security(("token" = [])), responses((status = 204)))]
 pub async fn delete_value(app: Data<App>, path: Path<String>) -> Result<HttpResponse, Problem> {
     let key = redis_key(&path)?;
-    redis(&app)?.query::<()>(redis::cmd("DEL").arg(key)).await.map_err(unreachable)?;
+    run::<()>(&app, "DEL", redis::cmd("DEL").arg(key)).await?;
     Ok(HttpResponse::NoContent().finish())
 }

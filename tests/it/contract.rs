@@ -37,6 +37,7 @@ async fn session(app: &TestApp) {
     let (one, other) = tokio::join!(app.get("/api/data/slow"), app.get("/api/data/slow"));
     assert_eq!((one.status.as_u16(), other.status.as_u16()), (200, 200));
     assert_eq!(app.get("/api/test").await.status, 200);
+    app.get("/api/cache/a").await.problem(404);
     for path in ["/api/users/99", "/nothing", "/api/users/x"] {
         assert!(app.get(path).await.status.is_client_error());
     }

@@ -264,3 +264,30 @@ async fn query_strings_and_tokens_are_in_no_span() {
         assert!(!text.contains("hunter2") && !text.contains(TOKEN), "{text}");
     }
 }
+
+#[tokio::test]
+async fn what_redis_is_asked_for_is_a_clients_span_that_says_when_it_failed() {
+    let other = "11112222333344445555666677778888";
+    let collector = Collector::http();
+    let well = app_for(&collector, &[]).await;
+    let dead = app_for(&collector, &[("REDIS_URL", "redis://127.0.0.1:1")]).await;
+    for (app, trace, error) in [(&well, TRACE, ""), (&dead, other, "_OTHER")] {
+        get_in(app, "/api/cache/a", trace, true).await;
+        let write = app.request(Method::POST, "/api/users").bearer_auth(TOKEN);
+        let write = write.json(&serde_json::json!({"name": "Ada", "email": "ada@example.com"}));
+        assert_eq!(app.send(write.header("traceparent", format!("00-{trace}-{PARENT}-01"))).await.status, 201);
+        collector.wait_for(trace, "GET /api/cache/{key}").await;
+        let spans = collector.wait_for(trace, "POST /api/users").await;
+        let root = named(&spans, "POST /api/users");
+        let told: Vec<_> = spans.iter().filter(|span| span.name == "cache_invalidate").collect();
+        let operations: Vec<_> = told.iter().map(|span| attribute(span, "db.operation.name")).collect();
+        assert_eq!(operations, ["block", "done"]);
+        assert!(told.iter().all(|span| is_ancestor(&spans, root, span)), "{spans:#?}");
+        let asked = named(&spans, "redis_command");
+        assert_eq!(attribute(asked, "db.operation.name"), "GET");
+        for span in told.into_iter().chain([asked]) {
+            assert_eq!((span.kind, attribute(span, "db.system.name")), (3, "redis"));
+            assert_eq!((span.status == 2, attribute(span, "error.type")), (!error.is_empty(), error));
+        }
+    }
+}

@@ -108,8 +108,7 @@ pub(crate) fn decode(key: &CacheKey, schema: u32, bytes: &Bytes) -> Result<Wire,
 }
 
 fn part(rest: &mut Bytes) -> Result<Bytes, DecodeError> {
-    let len = rest.try_get_u32()?;
-    let len = usize::try_from(len).map_err(|_| DecodeError::Malformed)?;
+    let len = rest.try_get_u32()? as usize;
     if len > rest.len() {
         return Err(DecodeError::Malformed);
     }

@@ -29,10 +29,8 @@ impl Gate {
         }
         let _place = self.queue.try_acquire().map_err(|_| CacheError::overloaded())?;
         let until = deadline.min(Instant::now() + self.wait);
-        match tokio::time::timeout_at(until, self.permits.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(CacheError::overloaded()),
-        }
+        let entered = tokio::time::timeout_at(until, self.permits.acquire()).await;
+        entered.ok().and_then(Result::ok).ok_or_else(CacheError::overloaded)
     }
 
     pub(crate) fn in_use(&self) -> usize {

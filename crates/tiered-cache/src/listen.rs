@@ -94,12 +94,11 @@ impl Inner {
             self.metrics.bus_gap(gap.as_str());
         }
         if !batch.notices.is_empty() {
-            let entries = batch.notices.len();
             let others = batch.notices.iter().filter(|notice| notice.origin != self.origin);
             let causes: BTreeSet<&str> =
                 others.map(|notice| &*notice.cause).filter(|cause| !cause.is_empty()).collect();
             // Worth a trace when what caused it is in one.
-            let linked = || tracing::info_span!(target: "tiered_cache::linked", parent: None, "cache_bus", entries);
+            let linked = || tracing::info_span!(target: "tiered_cache::linked", parent: None, "cache_bus", entries = batch.notices.len());
             let span = if causes.is_empty() { Span::none() } else { linked() };
             causes.into_iter().for_each(|cause| self.links.1(&span, cause));
             let _entered = span.entered();
@@ -141,7 +140,7 @@ impl Inner {
         let work = async {
             loop {
                 let rows = outbox.take(OUTBOX_ROWS).await?;
-                self.metrics.outbox_pending(rows.len());
+                self.metrics.outbox_pending.set(i64::try_from(rows.len()).unwrap_or(i64::MAX));
                 if rows.is_empty() {
                     return Ok(());
                 }

@@ -1,5 +1,6 @@
 //! One flight: look in the shared tiers, get the right to load, load, fill.
 
+use std::error::Error;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::entry::{Body, Refresh};
 use crate::flight::{Arrived, Flight, Outcome};
 use crate::inner::{Inner, LEASE};
 use crate::metrics::outcome;
-use crate::remote::{Acquired, Place, Token};
+use crate::remote::{Acquired, Place, Token, traced};
 use crate::stripes::Epoch;
 use crate::{CacheError, Entry, Kind, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Remote, RemoteError, Tier};
 
@@ -23,6 +24,7 @@ const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_mi
 
 /// How long an error answers newcomers without another try.
 const ERROR_MEMO: Duration = Duration::from_millis(200);
+const NOTHING: &str = "the loader confirmed a value that there is none of";
 
 /// A caller's loader. Boxed, so that the code below exists once; only a miss pays for that.
 pub(crate) type Load = Box<dyn FnOnce(LoadCx) -> BoxFuture<'static, Result<LoadOutcome, LoadError>> + Send>;
@@ -203,22 +205,8 @@ impl<'a> Loading<'a> {
         op: &'static str,
         work: impl Future<Output = Result<T, RemoteError>>,
     ) -> Result<T, RemoteError> {
-        // One name per direction, as names of spans are fixed where they are made.
-        macro_rules! span {
-            ($name:literal) => {
-                tracing::info_span!(
-                    target: "tiered_cache",
-                    $name,
-                    otel.kind = "client",
-                    db.system.name = "redis",
-                    db.operation.name = op,
-                    cache = self.policy.cache,
-                )
-            };
-        }
-        let span = if op == "fill" { span!("cache_set") } else { span!("cache_get") };
         let begun = Instant::now();
-        let outcome = work.instrument(span).await;
+        let outcome = traced(op, Some(self.policy.cache), work).await;
         self.inner.metrics.operation("l2", op, begun.elapsed(), outcome.is_ok());
         self.inner.breaker.judge(outcome)
     }
@@ -244,7 +232,7 @@ impl<'a> Loading<'a> {
             Ok(Ok(Ok(LoadOutcome::New(loaded)))) => loaded,
             Ok(Ok(Ok(LoadOutcome::NotModified))) => match stale {
                 Some(stale) => confirmed(&stale),
-                None => return Err(CacheError::Load(Arc::new(NothingToConfirm))),
+                None => return Err(CacheError::Load(Box::<dyn Error + Send + Sync>::from(NOTHING).into())),
             },
         };
         Ok(self.store(right, loaded, begun).await)
@@ -274,7 +262,3 @@ fn confirmed(stale: &Entry) -> Loaded {
     let value = (stale.kind == Kind::Value).then(|| Body { bytes: stale.body.clone(), etag: stale.etag.clone() });
     Loaded { value, version: stale.version, ttl: None }
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("the loader confirmed a value that there is none of")]
-struct NothingToConfirm;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use crate::RemoteError;
 
@@ -119,6 +121,32 @@ pub trait Remote: Send + Sync + 'static {
     async fn invalidate(&self, notice: &Notice, phase: Phase) -> Result<(), RemoteError>;
     /// A sign of life.
     async fn ping(&self) -> Result<(), RemoteError>;
+}
+
+/// Does an operation of the shared tier in a client's span.
+pub(crate) async fn traced<T>(
+    op: &'static str,
+    cache: Option<&'static str>,
+    work: impl Future<Output = Result<T, RemoteError>>,
+) -> Result<T, RemoteError> {
+    // Names of spans are fixed where they are made.
+    macro_rules! span {
+        ($name:literal) => {
+            tracing::info_span!(target: "tiered_cache", $name, otel.kind = "client", otel.status_code = Empty,
+                db.system.name = "redis", db.operation.name = op, error.type = Empty, cache)
+        };
+    }
+    let span = match op {
+        "fill" => span!("cache_set"),
+        "block" | "done" => span!("cache_invalidate"),
+        _ => span!("cache_get"),
+    };
+    let outcome = work.instrument(span.clone()).await;
+    if let Err(error) = &outcome {
+        let kind = if matches!(error, RemoteError::Timeout) { "timeout" } else { "_OTHER" };
+        span.record("otel.status_code", "ERROR").record("error.type", kind);
+    }
+    outcome
 }
 
 /// What one read of the bus brought.

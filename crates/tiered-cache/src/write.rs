@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 use crate::flight::lock;
 use crate::inner::Inner;
 use crate::metrics::outcome;
-use crate::remote::{Notice, Phase, Token};
+use crate::remote::{Notice, Phase, Token, traced};
 use crate::{CacheError, CacheKey, RemoteError, TieredCache, Write, WriteError, outbox};
 
 /// Blocks outlive the longest possible write by this much.
@@ -133,8 +133,8 @@ impl Inner {
             echoes.truncate(ECHOES - 1);
             echoes.push_front((first, Instant::now()));
         }
-        let told = remote.invalidate(notice, phase).await;
         let name = if matches!(phase, Phase::Block { .. }) { "block" } else { "done" };
+        let told = traced(name, None, remote.invalidate(notice, phase)).await;
         self.metrics.invalidated(name, outcome(told.is_ok()));
         if told.is_ok() {
             // What was promoted from L2 before it was told there goes, too.

@@ -68,7 +68,7 @@ pub struct CacheMetrics {
     pub(crate) bus_errors: Counter,
     pub(crate) bus_reconnects: Counter,
     pub(crate) visible: Histogram,
-    outbox_pending: Gauge,
+    pub(crate) outbox_pending: Gauge,
 }
 
 fn histogram() -> Histogram {
@@ -145,10 +145,6 @@ impl CacheMetrics {
 
     pub(crate) fn evicted(&self, cause: &'static str, entries: u64) {
         self.state.evictions.get_or_create(&[("cause", cause)]).inc_by(entries);
-    }
-
-    pub(crate) fn outbox_pending(&self, rows: usize) {
-        self.outbox_pending.set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 }
 

@@ -51,7 +51,7 @@ type End = (Option<u64>, Option<u64>, Option<String>);
 
 impl RedisBus {
     pub(crate) fn new(redis: &Redis, namespace: &str, data_set: DataSet) -> Self {
-        let (dialer, keys) = (redis.dialer().clone(), bus_keys(namespace));
+        let (dialer, keys) = (redis.shared.dialer.clone(), bus_keys(namespace));
         Self { dialer, keys, connection: None, position: None, data_set, backoff: Backoff::new() }
     }
 

@@ -136,10 +136,6 @@ impl Redis {
         self.shared.open()
     }
 
-    pub(crate) fn dialer(&self) -> &Dialer {
-        &self.shared.dialer
-    }
-
     async fn with<T>(
         &self,
         within: Duration,
