@@ -137,13 +137,13 @@ impl Args {
 
     /// How a canary is judged.
     pub fn settings(&self) -> Settings {
-        self.strictness.apply(Settings {
+        Settings {
             steps: u32::try_from(self.shares().len()).unwrap_or(u32::MAX),
             min_requests: self.min_requests,
             min_elapsed: self.step_min,
             max_elapsed: self.step_max,
-            ..Settings::default()
-        })
+            ..self.strictness.settings()
+        }
     }
 
     pub(super) fn order(&self, recipe: Recipe) -> Order {

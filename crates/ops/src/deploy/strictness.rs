@@ -30,11 +30,11 @@ pub struct Strictness {
 }
 
 impl Strictness {
-    /// These, and the rest as it is.
+    /// These, and the rest by default.
     #[must_use]
-    pub fn apply(&self, settings: Settings) -> Settings {
+    pub fn settings(&self) -> Settings {
         let Self { alpha, beta, error_floor, max_error_rate, max_mean, max_p95_ratio: p95_ratio } = *self;
-        Settings { alpha, beta, error_floor, max_error_rate, max_mean, p95_ratio, ..settings }
+        Settings { alpha, beta, error_floor, max_error_rate, max_mean, p95_ratio, ..Settings::default() }
     }
 }
 

@@ -17,3 +17,4 @@ mod migrations;
 mod output;
 mod refusals;
 mod rollback;
+mod wishes;
