@@ -7,6 +7,7 @@ use humantime::parse_duration;
 use super::machine::{Order, Steps, Undecided};
 use super::parts::Recipe;
 use super::plan::Wanted;
+use super::strictness::Strictness;
 use crate::exit::{Exit, Failure, OrExit, Result};
 use crate::gate::Settings;
 use crate::state::journal::{Strategy, Timing};
@@ -64,6 +65,8 @@ pub struct Args {
     /// Canary: requests that canary and baseline must have answered each before a step passes.
     #[arg(long, default_value_t = 500)]
     pub min_requests: u64,
+    #[command(flatten)]
+    pub strictness: Strictness,
     /// Canary: ask canary and baseline ourselves, for when there is no traffic.
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "/api/test")]
     pub probe: Option<String>,
@@ -132,15 +135,18 @@ impl Args {
         }
     }
 
-    pub(super) fn order(&self, recipe: Recipe) -> Order {
-        let shares = self.shares();
-        let settings = Settings {
-            steps: u32::try_from(shares.len()).unwrap_or(u32::MAX),
+    /// How a canary is judged.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            steps: u32::try_from(self.shares().len()).unwrap_or(u32::MAX),
             min_requests: self.min_requests,
             min_elapsed: self.step_min,
             max_elapsed: self.step_max,
-            ..Settings::default()
-        };
+            ..self.strictness.settings()
+        }
+    }
+
+    pub(super) fn order(&self, recipe: Recipe) -> Order {
         let canary = self.strategy == Strategy::Canary;
         Order {
             recipe,
@@ -148,9 +154,9 @@ impl Args {
             smoke: self.smoke.clone(),
             bake: self.bake.unwrap_or(Duration::from_secs(if canary { 120 } else { 0 })),
             canary: Steps {
-                shares,
+                shares: self.shares(),
                 warm_up: self.warm_up,
-                settings,
+                settings: self.settings(),
                 probe: self.probe.clone(),
                 inconclusive: self.on_inconclusive,
             },

@@ -11,6 +11,7 @@ pub mod prepare;
 pub mod report;
 pub mod rollback;
 pub mod settle;
+pub mod strictness;
 pub mod traffic;
 
 use std::path::Path;

@@ -13,6 +13,7 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use containers::container::secrets::Secrets;
+use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::deaths::deaths;
@@ -65,24 +66,25 @@ impl Engine for Docker {
         let doing = "can't list containers";
         let options = ListContainersOptionsBuilder::default().all(true).build();
         let all = self.list_containers(Some(options)).await.map_err(|e| refused(&e, Exit::Unreachable, doing))?;
-        let mut seen = Vec::new();
-        for (summary, slot) in all.iter().filter_map(|one| slot_of(one, slots).map(|slot| (one, slot))) {
+        let refused = |error: Error| refused(&error, Exit::Unreachable, doing);
+        let ours = all.iter().filter_map(|one| slot_of(one, slots).map(|slot| (one, slot)));
+        // All at once: a rollback waits for the answers.
+        let seen = try_join_all(ours.map(async |(summary, slot)| {
             match self.inspect_container(summary.id.as_deref().unwrap_or_default(), None).await {
                 Ok(container) => {
                     let mut one = look(container, slot);
                     if one.restarts > 0 {
-                        let ended = deaths(self, &one.name).await;
-                        let (code, oom) = ended.map_err(|error| refused(&error, Exit::Unreachable, doing))?;
+                        let (code, oom) = deaths(self, &one.name).await.map_err(refused)?;
                         (one.exit_code, one.out_of_memory) = (code, one.out_of_memory || oom);
                     }
-                    seen.push(one);
+                    Ok(Some(one))
                 }
                 // Removed since it was listed.
-                Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
-                Err(error) => return Err(refused(&error, Exit::Unreachable, doing)),
+                Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+                Err(error) => Err(refused(error)),
             }
-        }
-        Ok(seen)
+        }));
+        Ok(seen.await?.into_iter().flatten().collect())
     }
 
     async fn create(&self, replica: &Replica, recipe: &Recipe) -> Result<()> {

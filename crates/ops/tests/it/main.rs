@@ -16,3 +16,4 @@ mod migrations;
 mod output;
 mod refusals;
 mod rollback;
+mod wishes;

@@ -1,5 +1,6 @@
 //! The state machine on fakes, and parsers on recorded text.
 
+mod arguments;
 mod fake;
 mod interleavings;
 mod migrations;
