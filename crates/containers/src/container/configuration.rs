@@ -100,9 +100,9 @@ impl Configuration {
         }
     }
 
-    /// Where it can be reached from its host.
-    pub fn address(&self) -> Option<IpAddr> {
-        self.networks.values().find_map(|address| address.parse().ok())
+    /// Where it can be reached from its host: one address in each of its networks.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.networks.values().filter_map(|address| address.parse().ok())
     }
 
     /// Its processes have the user id 0, also the host's unless user namespaces are on.

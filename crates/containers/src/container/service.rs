@@ -45,7 +45,7 @@ pub async fn ask(
     }
     let set = |name: &str| configuration.environment.get(name).filter(|value| !value.is_empty());
     let port = set("MANAGEMENT_PORT").or(set("PORT")).map_or("3000", String::as_str);
-    let address = SocketAddr::new(configuration.address()?, port.parse().ok()?);
+    let address = SocketAddr::new(configuration.addresses().next()?, port.parse().ok()?);
     let (health, first) = tokio::join!(get(address, "/health"), get(address, "/metrics"));
     let Ok(health) = health else {
         return Some(Service { status: "unreachable".to_owned(), ..Service::default() });

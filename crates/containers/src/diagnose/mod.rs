@@ -39,8 +39,10 @@ pub async fn run(args: &Args, engine: &EngineArgs, slots: &[(IpAddr, Place)], ou
     for (id, facts) in collect::examine(&docker, &ids, args.window).await? {
         match facts {
             Ok(mut facts) => {
-                let address = facts.configuration.address();
-                facts.slot = slots.iter().find(|(slot, _)| Some(*slot) == address).map(|(_, place)| place.clone());
+                // The balancer reaches it in one of its networks.
+                let own: Vec<_> = facts.configuration.addresses().collect();
+                let slot = slots.iter().find(|(slot, _)| own.contains(slot));
+                facts.slot = slot.map(|(_, place)| place.clone());
                 let findings = judge(&facts, &args.thresholds);
                 containers.push(Examined::new(facts, findings));
             }

@@ -89,6 +89,12 @@ fn a_write_to_the_image_is_read_only() {
 }
 
 #[test]
+fn a_file_that_is_neither_in_the_image_nor_mounted_is_named() {
+    let (id, evidence) = Sick::new(&[], &["cat", "/etc/app.toml"]).ended().cause();
+    assert!(id == "missing-file" && evidence.contains("/etc/app.toml"), "{id}: {evidence}");
+}
+
+#[test]
 fn a_mount_of_another_owner_is_named() {
     let mounted = Mounted::new(b"", 0o644);
     chown(mounted.0.path(), Some(4321), Some(4321)).unwrap();

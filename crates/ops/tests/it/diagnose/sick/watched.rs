@@ -52,8 +52,8 @@ fn an_alert_comes_when_it_happens_and_the_report_has_all_samples() {
     assert!(document["quantities"]["cpus"]["p95"].as_f64().unwrap() > 0.2);
 }
 
-#[test]
-fn ctrl_c_still_writes_the_report() {
+/// Monitors for ten minutes unless `end` does something that ends it, once the first sample was seen.
+fn monitored(end: impl FnOnce(u32, &Sick)) -> (Option<i32>, Value) {
     let sick = Sick::new(&[], &["sleep", "600"]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("report.json");
@@ -67,8 +67,25 @@ fn ctrl_c_still_writes_the_report() {
     // Its first line is its first sample.
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
     lines.next().unwrap().unwrap();
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    let report = report(&path);
+    end(child.id(), &sick);
+    (child.wait().unwrap().code(), report(&path))
+}
+
+#[test]
+fn ctrl_c_still_writes_the_report() {
+    let (code, report) = monitored(|id, _| {
+        Command::new("kill").args(["-INT", &id.to_string()]).status().unwrap();
+    });
+    assert_eq!(code, Some(0));
     assert!(report["interrupted"] == true && !report["samples"].as_array().unwrap().is_empty(), "{report}");
+}
+
+#[test]
+fn a_container_that_is_removed_ends_the_watch_with_a_report() {
+    let (code, report) = monitored(|_, sick| {
+        docker(&["rm", "--force", &sick.name]);
+    });
+    // Its end is an alert.
+    assert_eq!(code, Some(20), "{report}");
+    assert!(report["gone"] == true && !report["samples"].as_array().unwrap().is_empty(), "{report}");
 }
