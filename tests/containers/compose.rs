@@ -51,7 +51,10 @@ async fn the_balancer_alone_is_published_and_says_who_the_client_is() {
         assert_eq!(line["client.address"], host.as_str(), "the balancer's word, and not the client's");
     }
 
-    assert_eq!(client.get(format!("{url}/metrics")).send().await.unwrap().status(), 404);
+    for path in ["metrics", "%6detrics", "log-filter", "log%2Dfilter"] {
+        let answer = client.get(format!("{url}/{path}")).send().await.unwrap();
+        assert_eq!(answer.status(), 404, "{path} is each replica's own");
+    }
     for service in ["database", "redis", "blue1", "blue2"] {
         let ports = docker(&["port", &project.container(service).await]).await;
         assert_eq!(ports, "", "{service} is published");

@@ -150,6 +150,8 @@ async fn a_replica_of_the_stack_has_no_more_rights_than_it_needs() {
     };
     assert!(reach("service/3000").await);
     assert!(!reach("database/5432").await && !reach("redis/6379").await, "the balancer reaches the database");
-    let metrics = client().get(format!("http://{}/metrics", stack.address)).send().await.unwrap();
-    assert_eq!(metrics.status(), 404);
+    for path in ["metrics", "%6detrics", "log%2Dfilter"] {
+        let answer = client().get(format!("http://{}/{path}", stack.address)).send().await.unwrap();
+        assert_eq!(answer.status(), 404, "{path} is each replica's own");
+    }
 }
