@@ -7,7 +7,7 @@ use devkit::load::Report;
 use crate::support::{Project, docker, mixed_load, wait_for_more};
 
 #[tokio::test]
-#[ignore = "half an hour: cargo dev nightly"]
+#[ignore = "twenty minutes: cargo dev nightly"]
 async fn failures_are_measured_by_check_interval_and_drain_delay() {
     let drains = ["0s", "1s", "3s", "6s"];
     println!("| retries | interval | drain {} |", drains.join(" | drain "));
