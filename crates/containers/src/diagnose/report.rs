@@ -34,7 +34,7 @@ pub struct Examined {
     pub id: String,
     /// Its image.
     pub image: String,
-    /// created, running, paused, restarting, exited or dead, with its health.
+    /// created, running, paused, restarting, exited or dead; where it runs with its health.
     pub status: String,
     /// The worst of its findings.
     pub severity: Severity,
@@ -57,7 +57,8 @@ pub struct Examined {
 impl Examined {
     /// A container's facts and findings.
     pub fn new(facts: Facts, findings: Vec<Finding>) -> Self {
-        let health = facts.state.health.as_ref().map(|health| format!(" ({health})")).unwrap_or_default();
+        let health = facts.state.health.as_ref().filter(|_| facts.state.status == "running");
+        let health = health.map(|health| format!(" ({health})")).unwrap_or_default();
         Self {
             status: format!("{}{health}", facts.state.status),
             state: facts.state,

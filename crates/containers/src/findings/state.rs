@@ -62,9 +62,10 @@ fn ended(facts: &Facts, _: &Thresholds) -> Option<Finding> {
     Some(Finding::new("exited", High, format!("ended with exit code {}", state.exit_code), "`ops startup` says why."))
 }
 
+/// Not of one that was stopped: the engine calls each of those unhealthy.
 fn unhealthy(facts: &Facts, _: &Thresholds) -> Option<Finding> {
     let state = &facts.state;
-    if state.health.as_deref() != Some("unhealthy") {
+    if state.health.as_deref() != Some("unhealthy") || state.status != "running" {
         return None;
     }
     let last =
@@ -81,7 +82,7 @@ fn unhealthy(facts: &Facts, _: &Thresholds) -> Option<Finding> {
 fn failing(facts: &Facts, _: &Thresholds) -> Option<Finding> {
     let state = &facts.state;
     let failed = state.probes.iter().filter(|probe| probe.exit_code != 0).count();
-    if state.health.as_deref() == Some("unhealthy") || failed == 0 {
+    if state.health.as_deref() == Some("unhealthy") || state.status != "running" || failed == 0 {
         return None;
     }
     let evidence = format!("{failed} of the last {} health checks failed", state.probes.len());

@@ -125,6 +125,12 @@ fn a_stopped_container_is_not_sick_and_a_crashed_one_is() {
         found(&facts)
     };
     assert_eq!([0, 137, 143].map(ended), [vec![], vec![], vec![]]);
+    let mut checked = well();
+    let health = Some("unhealthy".to_owned());
+    checked.state = State { status: "exited".to_owned(), exit_code: 143, health, ..State::default() };
+    assert_eq!(found(&checked), vec![], "the engine calls each that was stopped unhealthy");
+    checked.state.status = "running".to_owned();
+    assert_eq!(found(&checked), only("unhealthy", Severity::High));
     assert_eq!([1, 139].map(ended), [only("exited", Severity::High), only("exited", Severity::High)]);
 }
 

@@ -63,10 +63,17 @@ impl Sick {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Waits until it ended, and the engine knows why.
+    /// Waits until it ended.
     pub fn ended(self) -> Self {
         until("the container ended", || self.state()["Status"] != "running");
         self
+    }
+
+    /// Ended as the kernel killed it for memory. The engine sometimes misses such a kill, so that another is tried.
+    pub fn killed_for_memory() -> Self {
+        let fill = ["perl", "-e", "vec(my $x, 500_000_000, 8) = 1"];
+        let mut killed = (0..5).map(|_| Self::new(&["--memory=32m"], &fill).ended());
+        killed.find(|sick| sick.state()["OOMKilled"] == true).expect("the engine knows of one of five kills")
     }
 
     /// Waits until its log has this text.

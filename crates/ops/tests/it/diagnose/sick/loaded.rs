@@ -66,7 +66,7 @@ fn page_cache_up_to_the_limit_is_no_finding() {
 
 #[test]
 fn a_container_killed_for_memory_says_so() {
-    let sick = Sick::new(&["--memory=32m"], &["perl", "-e", "vec(my $x, 500_000_000, 8) = 1"]).ended();
+    let sick = Sick::killed_for_memory();
     assert_eq!(first(&sick, &[]), (21, "oom-killed".to_owned()));
 }
 
