@@ -41,6 +41,7 @@ mod routes;
 mod sampling;
 mod series;
 mod store;
+mod telemetry_cost;
 mod test_endpoint;
 mod traces;
 mod users;

@@ -59,7 +59,7 @@ pub struct Args {
     /// Canary: the shortest step.
     #[arg(long, default_value = "60s", value_parser = parse_duration)]
     pub step_min: Duration,
-    /// Canary: the longest step; then it is inconclusive.
+    /// Canary: the longest step; then it is inconclusive. Slower answers are proven after half a minute at the earliest.
     #[arg(long, default_value = "10m", value_parser = parse_duration)]
     pub step_max: Duration,
     /// Canary: requests that canary and baseline must have answered each before a step passes.
