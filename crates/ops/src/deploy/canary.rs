@@ -133,7 +133,7 @@ impl Machine<'_> {
 
     async fn pages(&self, replicas: &[Replica], meter: &mut Meter) {
         for one in replicas {
-            if let Ok(answer) = self.engine.get(one.address, "/metrics").await {
+            if let Ok(answer) = self.engine.get(one, "/metrics").await {
                 meter.page(&one.container, Page::read(&answer.body));
             }
         }
@@ -142,7 +142,7 @@ impl Machine<'_> {
     /// How many of our own requests failed.
     async fn probe(&self, replicas: &[Replica], path: &str) -> u64 {
         let Some(one) = replicas.first() else { return 0 };
-        let asked = (0..PROBES).map(|_| self.engine.get(one.address, path));
+        let asked = (0..PROBES).map(|_| self.engine.get(one, path));
         let answers = join_all(asked).await;
         answers.iter().filter(|answer| !answer.as_ref().is_ok_and(|answer| answer.status < 500)).map(|_| 1).sum()
     }

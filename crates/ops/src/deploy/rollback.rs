@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Site;
 use super::machine::{Order, Steps, Undecided};
-use super::parts::{Balancer, Engine, Recipe};
+use super::parts::Recipe;
 use super::plan::{active, replica};
 use crate::cli::Global;
 use crate::exit::{Exit, Failure, Result};

@@ -64,6 +64,7 @@ impl Fake {
                 world.slots.push(Slot {
                     name,
                     address: SocketAddr::from(([10, 0, 0, ten * 10 + number], 3000)),
+                    host: None,
                     admin: if runs { Admin::Ready } else { Admin::Maint },
                     up: false,
                     down: false,
@@ -247,13 +248,8 @@ impl Engine for Fake {
         Ok(Ended { code: 0, output: String::new() })
     }
 
-    async fn get(&self, address: SocketAddr, path: &str) -> std::result::Result<Answer, String> {
-        let answer = self
-            .call(|world| {
-                let slot = world.slots.iter().find(|slot| slot.address == address).unwrap().name.clone();
-                Ok(world.ready(&slot))
-            })
-            .await;
+    async fn get(&self, replica: &Replica, path: &str) -> std::result::Result<Answer, String> {
+        let answer = self.call(|world| Ok(world.ready(&replica.slot))).await;
         match answer {
             Ok(true) if path == "/metrics" => Ok(Answer { status: 200, body: String::new() }),
             Ok(ready) => Ok(Answer { status: if ready { 200 } else { 503 }, body: String::new() }),
