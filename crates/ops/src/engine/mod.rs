@@ -5,7 +5,7 @@ pub mod docker;
 mod recipe;
 pub mod redact;
 pub mod report;
-mod swarm;
+pub(crate) mod swarm;
 pub mod target;
 
 pub use containers::engine::{connect, failure, http};

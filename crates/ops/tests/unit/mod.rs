@@ -5,3 +5,4 @@ mod interleavings;
 mod parsers;
 mod plans;
 mod schemas;
+mod swarm;

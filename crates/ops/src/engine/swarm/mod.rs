@@ -4,8 +4,8 @@
 mod api;
 mod balancer;
 mod group;
-mod spec;
-mod tasks;
+pub(crate) mod spec;
+pub(crate) mod tasks;
 
 use std::path::PathBuf;
 use std::time::Duration;
