@@ -7,6 +7,7 @@ use bollard::models::Task;
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 
+use super::spec::NAMESPACE;
 use crate::engine::http::{Answer, exchange};
 use crate::exit::{Exit, Failure, OrExit, Result};
 
@@ -19,6 +20,12 @@ pub(super) struct Api {
 
 /// How often a change is tried that somebody else's forestalls.
 const ATTEMPTS: u32 = 5;
+
+/// `{"kind":["value"]}`, encoded; ids and names of stacks have nothing else that must be.
+fn filter(kind: &str, values: &[&str]) -> String {
+    let values: Vec<_> = values.iter().map(|value| format!("%22{value}%22")).collect();
+    format!("filters=%7B%22{kind}%22%3A%5B{}%5D%7D", values.join("%2C"))
+}
 
 impl Api {
     async fn ask(&self, method: &str, path: &str, body: &str) -> Result<Answer> {
@@ -47,17 +54,18 @@ impl Api {
         Err(Failure::new(exit, format!("{doing}: {said}")))
     }
 
-    pub(super) async fn services(&self) -> Result<Vec<Value>> {
-        let services = self.done("GET", "/services", "", Exit::Precondition, "can't list services").await?;
+    /// Of a stack.
+    pub(super) async fn services(&self, stack: &str) -> Result<Vec<Value>> {
+        let path = format!("/services?{}", filter("label", &[&format!("{NAMESPACE}={stack}")]));
+        let services = self.done("GET", &path, "", Exit::Precondition, "can't list services").await?;
         Ok(services.as_array().cloned().unwrap_or_default())
     }
 
-    /// Of all services: filters would be encoded by hand.
+    /// Of these services.
     pub(super) async fn tasks(&self, services: &[&str]) -> Result<Vec<Task>> {
-        let tasks = self.done("GET", "/tasks", "", Exit::Unreachable, "can't list tasks").await?;
-        let tasks: Vec<Task> = serde_json::from_value(tasks).or_exit(Exit::Unreachable, "can't read the tasks")?;
-        let mine = |task: &Task| task.service_id.as_ref().is_some_and(|id| services.contains(&id.as_str()));
-        Ok(tasks.into_iter().filter(mine).collect())
+        let path = format!("/tasks?{}", filter("service", services));
+        let tasks = self.done("GET", &path, "", Exit::Unreachable, "can't list tasks").await?;
+        serde_json::from_value(tasks).or_exit(Exit::Unreachable, "can't read the tasks")
     }
 
     pub(super) async fn service(&self, id: &str) -> Result<Value> {

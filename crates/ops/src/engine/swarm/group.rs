@@ -21,11 +21,8 @@ pub(super) struct Group {
 impl Swarm {
     pub(super) async fn groups(&self, slots: &[Slot]) -> Result<Vec<Group>> {
         let mut groups = Vec::new();
-        for mut service in self.api.services().await? {
+        for mut service in self.api.services(&self.stack).await? {
             let spec = service["Spec"].take();
-            if spec::label(&spec, spec::NAMESPACE) != Some(&self.stack) {
-                continue;
-            }
             let aliases = spec::aliases(&spec);
             let is = |slot: &&Slot| slot.host.as_ref().is_some_and(|host| aliases.contains(host));
             let slots: Vec<_> = slots.iter().filter(is).cloned().collect();
