@@ -18,4 +18,5 @@ mod manifests;
 mod matrix;
 mod monitoring;
 mod rolling;
+mod rollouts;
 mod swarm;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::support::{LIMIT, Overlay, Settings, checkout, client, docker, duration, image, program, text, yaml};
 
 /// Through the type and back: a field that Kubernetes doesn't know, or of another type, doesn't come back.
-fn strict<T: Serialize + DeserializeOwned>(object: &Value) {
+pub fn strict<T: Serialize + DeserializeOwned>(object: &Value) {
     let typed: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object:#}"));
     assert_eq!(&serde_json::to_value(typed).unwrap(), object);
 }
@@ -71,7 +71,7 @@ async fn prometheus_is_sent_where_metrics_are() {
 
 #[test]
 fn kustomizations_name_every_file_beside_them() {
-    for folder in ["base", "overlays/dev", "overlays/prod"] {
+    for folder in ["base", "overlays/dev", "overlays/prod", "argo-rollouts", "flagger"] {
         let folder = checkout("docker/kubernetes").join(folder);
         let kustomization = &yaml(&std::fs::read_to_string(folder.join("kustomization.yaml")).unwrap())[0];
         assert_eq!(kustomization["apiVersion"], "kustomize.config.k8s.io/v1beta1");
@@ -87,7 +87,7 @@ fn kustomizations_name_every_file_beside_them() {
 }
 
 /// Whether these labels are among those.
-fn within(wanted: &Value, labels: &Value) -> bool {
+pub fn within(wanted: &Value, labels: &Value) -> bool {
     wanted.as_object().unwrap().iter().all(|(name, value)| labels[name] == *value)
 }
 

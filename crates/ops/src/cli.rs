@@ -12,6 +12,7 @@ use crate::balancer::{BalancerArgs, Haproxy};
 use crate::deploy::parts::{Balancer, Slot};
 use crate::deploy::{self, rollback};
 use crate::engine::connect::EngineArgs;
+use crate::engine::target::TargetArgs;
 use crate::exit::{Exit, Failure, OrExit, Result};
 use crate::output::Output;
 use crate::state::State;
@@ -43,6 +44,9 @@ pub struct Global {
     /// How the engine is reached.
     #[command(flatten)]
     pub engine: EngineArgs,
+    /// What is deployed to.
+    #[command(flatten)]
+    pub target: TargetArgs,
     /// How the balancer is reached.
     #[command(flatten)]
     pub balancer: BalancerArgs,

@@ -5,10 +5,9 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::balancer::Haproxy;
 use crate::cli::Global;
-use crate::deploy::parts::{Admin, Balancer, Engine, Seen, Slot, color};
-use crate::engine::connect::connect;
+use crate::deploy::parts::{Admin, Seen, Slot, color};
+use crate::engine::target::connect;
 use crate::exit::{Exit, Result};
 use crate::output::table::table;
 use crate::output::{Document, Output};
@@ -96,8 +95,9 @@ impl fmt::Display for Status {
 
 /// Asks and shows; needs no lock.
 pub async fn run(global: &Global, output: &Output) -> Result<Exit> {
-    let slots = Haproxy::new(&global.balancer, global.engine.timeout).slots().await?;
-    let seen = connect(&global.engine).await?.containers(&slots).await?;
+    let (engine, balancer) = connect(global).await?;
+    let slots = balancer.slots().await?;
+    let seen = engine.containers(&slots).await?;
     let deploy = State::new(&global.state_dir).deploy()?;
     let total: u32 = slots.iter().filter(|slot| slot.takes_traffic()).map(|slot| slot.weight).sum();
     let slots = slots.iter().map(|slot| place(slot, &seen, total)).collect();

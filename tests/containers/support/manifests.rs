@@ -22,10 +22,10 @@ pub fn yaml(text: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// The objects of an overlay.
+/// The objects that a folder of docker/kubernetes comes to.
 pub async fn overlay(name: &str) -> Overlay {
     let program = devkit::find("kubectl").expect("kubectl: https://kubernetes.io/docs/tasks/tools/");
-    let folder = checkout("docker/kubernetes/overlays").join(name);
+    let folder = checkout("docker/kubernetes").join(name);
     let text = succeeded(Command::new(program).arg("kustomize").arg(folder), RENDER).await;
     Overlay { name: name.to_owned(), objects: yaml(&text) }
 }
@@ -37,7 +37,7 @@ pub struct Overlay {
 
 impl Overlay {
     pub async fn all() -> [Self; 2] {
-        [overlay("dev").await, overlay("prod").await]
+        [overlay("overlays/dev").await, overlay("overlays/prod").await]
     }
 
     /// The only object of a kind.

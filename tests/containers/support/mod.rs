@@ -10,7 +10,7 @@ mod traffic;
 
 pub use docker::{Container, docker, output, succeeded, unique};
 pub use image::{COMMIT, CREATED, VERSION, build, image};
-pub use manifests::{Overlay, checkout, duration, stack, text, yaml};
+pub use manifests::{Overlay, checkout, duration, overlay, stack, text, yaml};
 pub use project::Project;
 pub use settings::{Settings, program};
 pub use swarm::{Stack, TOKEN};

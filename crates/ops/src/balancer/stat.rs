@@ -1,14 +1,16 @@
 //! Reads `show servers state`, which has addresses, and `show stat`, which has health and counters.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::deploy::parts::{Admin, Counters, Slot};
 
 /// Bits of HAProxy's `srv_admin_state`. 0x04 isn't one of them: it only says that the configuration has `disabled`.
-const MAINTENANCE: u32 = 0x01 | 0x02 | 0x20;
+const MAINTENANCE: u32 = 0x01 | 0x02;
 const DRAINING: u32 = 0x08 | 0x10;
+/// Its name in DNS has no address for it.
+const UNRESOLVED: u32 = 0x20;
 
 /// A line by the names of its columns.
 type Row<'a> = HashMap<&'a str, &'a str>;
@@ -33,8 +35,10 @@ fn rows<'a>(text: &'a str, split: fn(&'a str) -> Vec<&'a str>) -> Vec<Row<'a>> {
 
 fn slot(state: &Row<'_>, stat: &Row<'_>) -> Option<Slot> {
     let number = |name| stat.get(name).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
-    let address: IpAddr = state.get("srv_addr")?.parse().ok()?;
     let bits: u32 = state.get("srv_admin_state")?.parse().ok()?;
+    let unresolved = bits & UNRESOLVED != 0;
+    let address: IpAddr =
+        if unresolved { Ipv4Addr::UNSPECIFIED.into() } else { state.get("srv_addr")?.parse().ok()? };
     let admin = match bits {
         bits if bits & MAINTENANCE != 0 => Admin::Maint,
         bits if bits & DRAINING != 0 => Admin::Drain,
@@ -52,9 +56,10 @@ fn slot(state: &Row<'_>, stat: &Row<'_>) -> Option<Slot> {
     Some(Slot {
         name: (*state.get("srv_name")?).to_owned(),
         address: SocketAddr::new(address, state.get("srv_port")?.parse().ok()?),
+        host: state.get("srv_fqdn").filter(|name| **name != "-").map(|name| (*name).to_owned()),
         admin,
-        up: admin != Admin::Maint && !status.starts_with("DOWN") && checked && passed,
-        down: status.starts_with("DOWN"),
+        up: !unresolved && admin != Admin::Maint && !status.starts_with("DOWN") && checked && passed,
+        down: status.starts_with("DOWN") || (unresolved && admin != Admin::Maint),
         weight: state.get("srv_uweight")?.parse().ok()?,
         sessions: number("scur") + number("qcur"),
         counters: Counters {

@@ -128,7 +128,7 @@ impl Machine<'_> {
 
     async fn pages(&self, replicas: &[Replica], meter: &mut Meter) {
         for one in replicas {
-            let answer = self.engine.get(one.address, "/metrics").await;
+            let answer = self.engine.get(one, "/metrics").await;
             if let Some(answer) = answer.ok().filter(|answer| answer.status == 200) {
                 meter.page(&one.container, Page::read(&answer.body));
             }
@@ -138,7 +138,7 @@ impl Machine<'_> {
     /// How many of our own requests failed.
     async fn probe(&self, replicas: &[Replica], path: &str) -> u64 {
         let Some(one) = replicas.first() else { return 0 };
-        let asked = (0..PROBES).map(|_| self.engine.get(one.address, path));
+        let asked = (0..PROBES).map(|_| self.engine.get(one, path));
         let answers = join_all(asked).await;
         answers.iter().filter(|answer| !answer.as_ref().is_ok_and(|answer| answer.status < 500)).map(|_| 1).sum()
     }

@@ -15,13 +15,12 @@ pub mod strictness;
 pub mod traffic;
 
 use std::path::Path;
+use std::sync::Arc;
 
-use bollard::Docker;
 use tokio::time::Instant;
 
-use crate::balancer::Haproxy;
 use crate::cli::Global;
-use crate::engine::connect::connect;
+use crate::engine::target::connect;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::Output;
 use crate::state::State;
@@ -35,8 +34,8 @@ use report::Report;
 
 /// Everything a command that changes something needs; it holds the lock.
 pub struct Site<'a> {
-    pub engine: Docker,
-    pub balancer: Haproxy,
+    pub engine: Arc<dyn Engine>,
+    pub balancer: Arc<dyn Balancer>,
     pub state: State,
     pub wishes: Wishes,
     output: &'a Output,
@@ -51,8 +50,7 @@ impl<'a> Site<'a> {
         let lock = state.lock(command)?;
         state.forget_wishes()?;
         let wishes = Wishes::listen(&state)?;
-        let balancer = Haproxy::new(&global.balancer, global.engine.timeout);
-        let engine = connect(&global.engine).await?;
+        let (engine, balancer) = connect(global).await?;
         let site = Self { engine, balancer, state, wishes, output, textfile: global.textfile.as_deref(), _lock: lock };
         site.reconcile().await?;
         Ok(site)
@@ -68,8 +66,8 @@ impl<'a> Site<'a> {
     /// A machine for this deploy.
     pub fn machine(&self, deploy: Deploy) -> Machine<'_> {
         Machine {
-            engine: &self.engine,
-            balancer: &self.balancer,
+            engine: &*self.engine,
+            balancer: &*self.balancer,
             state: &self.state,
             wishes: &self.wishes,
             output: self.output,
@@ -137,8 +135,8 @@ async fn begin(args: &Args, site: &Site<'_>) -> Result<Exit> {
 
 /// Neither locks nor changes anything.
 async fn dry_run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
-    let (engine, balancer) = (connect(&global.engine).await?, Haproxy::new(&global.balancer, global.engine.timeout));
-    show_plan(args, &engine, &balancer, output).await
+    let (engine, balancer) = connect(global).await?;
+    show_plan(args, &*engine, &*balancer, output).await
 }
 
 async fn show_plan(args: &Args, engine: &dyn Engine, balancer: &dyn Balancer, output: &Output) -> Result<Exit> {
@@ -154,7 +152,7 @@ async fn show_plan(args: &Args, engine: &dyn Engine, balancer: &dyn Balancer, ou
 async fn check(site: &Site<'_>, args: &Args, recipe: &Recipe, migrations: &mut Vec<String>) -> Result<Image> {
     let image = site.engine.image(&args.image).await?;
     if !args.no_migration_check {
-        migrations::check(&site.engine, args, recipe, migrations).await?;
+        migrations::check(&*site.engine, args, recipe, migrations).await?;
     }
     Ok(image)
 }

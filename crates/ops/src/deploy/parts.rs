@@ -10,11 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Result;
 
-/// One place behind the balancer. Its name is its colour and a number; its address never changes.
+/// One place behind the balancer. Its name is its colour and a number. Its address never changes, unless it has a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
     pub name: String,
+    /// 0.0.0.0 while its host has no address for it.
     pub address: SocketAddr,
+    /// The name in DNS from which the balancer takes the address.
+    pub host: Option<String>,
     pub admin: Admin,
     /// The balancer's own check passed, and passed since the slot was last opened.
     pub up: bool,
@@ -28,7 +31,7 @@ pub struct Slot {
 impl Slot {
     /// New requests can come here.
     pub fn takes_traffic(&self) -> bool {
-        self.admin == Admin::Ready && self.weight > 0
+        self.admin == Admin::Ready && self.weight > 0 && !self.address.ip().is_unspecified()
     }
 }
 
@@ -211,5 +214,5 @@ pub trait Engine: Send + Sync {
     /// Runs a command of the image in a container like another one, and removes it.
     async fn once(&self, image: &str, recipe: &Recipe, command: &[&str]) -> Result<Ended>;
     /// GET from a replica, past the balancer; the error says why there was no answer.
-    async fn get(&self, address: SocketAddr, path: &str) -> std::result::Result<Answer, String>;
+    async fn get(&self, replica: &Replica, path: &str) -> std::result::Result<Answer, String>;
 }

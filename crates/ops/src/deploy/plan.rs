@@ -66,7 +66,8 @@ pub fn plan(slots: &[Slot], seen: &[Seen], wanted: &Wanted) -> Result<Deploy> {
     let new = free.iter().take(wanted.replicas).map(|slot| make(slot, &wanted.image, &wanted.version)).collect();
     let mut baseline = None;
     if wanted.strategy == Strategy::Canary {
-        let mut same = slots.iter().filter(|slot| Some(color(&slot.name)) == current.as_deref());
+        // The last: on Swarm it has a service of its own.
+        let mut same = slots.iter().rev().filter(|slot| Some(color(&slot.name)) == current.as_deref());
         let slot = same.find(|slot| old.iter().all(|one| one.slot != slot.name));
         let running = old.first().ok_or_else(|| {
             Failure::new(

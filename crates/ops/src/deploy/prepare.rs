@@ -33,7 +33,7 @@ impl Machine<'_> {
         self.enter(Phase::Ready)?;
         for one in self.deploy.made() {
             for path in &order.smoke {
-                let answer = self.engine.get(one.address, path).await;
+                let answer = self.engine.get(one, path).await;
                 let said = answer.map_or_else(|error| error, |answer| format!("status {}", answer.status));
                 if !said.starts_with("status 2") {
                     let message = format!("{} failed the smoke request {path}: {said}", one.container);
@@ -80,14 +80,14 @@ impl Machine<'_> {
                     return Err(self.never_ready(one, broken).await);
                 }
             }
-            let asked = join_all(self.deploy.made().map(|one| self.engine.get(one.address, READY))).await;
+            let asked = join_all(self.deploy.made().map(|one| self.engine.get(one, READY))).await;
             Ok(asked.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 200)).then_some(()))
         });
         if all.await?.is_some() {
             return Ok(());
         }
         for one in self.deploy.made() {
-            let said = match self.engine.get(one.address, READY).await {
+            let said = match self.engine.get(one, READY).await {
                 Ok(answer) if answer.status == 200 => continue,
                 Ok(answer) => format!("{READY} answers {}", answer.status),
                 Err(error) => format!("{READY}: {error}"),

@@ -9,9 +9,8 @@ use super::migrations::taken_since;
 use super::parts::{Balancer, Engine, Recipe, Replica};
 use super::plan::{active, replica};
 use super::report::Plan;
-use crate::balancer::Haproxy;
 use crate::cli::Global;
-use crate::engine::connect::connect;
+use crate::engine::target::connect;
 use crate::exit::{Exit, Failure, Result};
 use crate::gate::Settings;
 use crate::output::Output;
@@ -46,13 +45,13 @@ pub async fn run(args: &Args, global: &Global, output: &Output) -> Result<Exit> 
         return dry_run(args, global, output).await;
     }
     let site = Site::enter(global, output, "rollback").await?;
-    match way(args, &site.engine, &site.balancer, &site.state).await? {
+    match way(args, &*site.engine, &*site.balancer, &site.state).await? {
         Way::Wake(deploy) => {
             let recipe = Recipe { deploy: deploy.id.clone(), like: String::new(), environment: Vec::new() };
             site.run(*deploy, &order(recipe)).await
         }
         Way::Redeploy(mut args) => {
-            args.image = same_image(&site.engine, &args).await?;
+            args.image = same_image(&*site.engine, &args).await?;
             super::begin(&args, &site).await
         }
     }
@@ -60,16 +59,16 @@ pub async fn run(args: &Args, global: &Global, output: &Output) -> Result<Exit> 
 
 /// Neither locks nor changes anything.
 async fn dry_run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
-    let (engine, balancer) = (connect(&global.engine).await?, Haproxy::new(&global.balancer, global.engine.timeout));
+    let (engine, balancer) = connect(global).await?;
     let state = State::new(&global.state_dir);
     if let Some(Deploy { id, phase, .. }) = state.deploy()?.filter(|deploy| !deploy.phase.is_final()) {
         let message =
             format!("deploy {id} is {} or was interrupted there; `ops reconcile` ends it first", phase.name());
         return Err(Failure::new(Exit::Precondition, message));
     }
-    match way(args, &engine, &balancer, &state).await? {
+    match way(args, &*engine, &*balancer, &state).await? {
         Way::Wake(deploy) => output.show(&Plan::new(*deploy, &[])).map(|()| Exit::Done),
-        Way::Redeploy(args) => super::show_plan(&args, &engine, &balancer, output).await,
+        Way::Redeploy(args) => super::show_plan(&args, &*engine, &*balancer, output).await,
     }
 }
 

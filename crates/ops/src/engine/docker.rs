@@ -1,6 +1,5 @@
 //! Deploys' view of the engine.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,9 +28,9 @@ pub(super) const SLOT: &str = "ops.slot";
 /// The version it runs.
 pub(super) const VERSION: &str = "ops.version";
 /// The same in an image.
-const IMAGE_VERSION: &str = "org.opencontainers.image.version";
+pub(super) const IMAGE_VERSION: &str = "org.opencontainers.image.version";
 /// The longest that pulling an image, or a command of it, may take.
-const LONG: Duration = Duration::from_secs(600);
+pub(super) const LONG: Duration = Duration::from_secs(600);
 
 #[async_trait]
 impl Engine for Docker {
@@ -140,8 +139,8 @@ impl Engine for Docker {
         ended.or_exit(Exit::Precondition, format!("{image} {} didn't end", command.join(" ")))?
     }
 
-    async fn get(&self, address: SocketAddr, path: &str) -> std::result::Result<Answer, String> {
-        http::get(address, path).await
+    async fn get(&self, replica: &Replica, path: &str) -> std::result::Result<Answer, String> {
+        http::get(replica.address, path).await
     }
 }
 
@@ -170,7 +169,7 @@ async fn make(
 }
 
 /// The engine's own words, with exit code 9 when they are none.
-fn refused(error: &Error, exit: Exit, doing: &str) -> Failure {
+pub(super) fn refused(error: &Error, exit: Exit, doing: &str) -> Failure {
     match error {
         Error::DockerResponseServerError { message, .. } => Failure::new(exit, format!("{doing}: {message}")),
         error => Failure::new(Exit::Unreachable, format!("{doing}: {error}")),
@@ -186,7 +185,7 @@ fn gone_is_fine(result: std::result::Result<(), Error>, doing: &str) -> Result<(
 }
 
 /// Name and tag; a digest is left where it is.
-fn reference(name: &str) -> (&str, &str) {
+pub(super) fn reference(name: &str) -> (&str, &str) {
     match name.rsplit_once(':') {
         Some((image, tag)) if !tag.contains('/') && !image.contains('@') => (image, tag),
         _ if name.contains('@') => (name, ""),

@@ -4,5 +4,7 @@ mod deaths;
 pub mod docker;
 mod recipe;
 pub mod report;
+pub(crate) mod swarm;
+pub mod target;
 
 pub use containers::engine::{connect, failure, http};

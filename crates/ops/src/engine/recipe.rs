@@ -95,7 +95,8 @@ fn own_names(like: &ContainerInspectResponse) -> Vec<String> {
     [service, id, name].into_iter().flatten().collect()
 }
 
-fn environment(own: Vec<String>, old_image: &ImageConfig, changes: &[String]) -> Vec<String> {
+/// Variables with these changes, without those that came with the old image.
+pub(super) fn environment(own: Vec<String>, old_image: &ImageConfig, changes: &[String]) -> Vec<String> {
     let name = |pair: &String| pair.split('=').next().unwrap_or_default().to_owned();
     let changed: Vec<_> = changes.iter().map(name).collect();
     let of_image = old_image.env.as_deref().unwrap_or_default();

@@ -78,6 +78,7 @@ impl Fake {
                 world.slots.push(Slot {
                     name,
                     address: SocketAddr::from(([10, 0, 0, ten * 10 + number], 3000)),
+                    host: None,
                     admin: if runs { Admin::Ready } else { Admin::Maint },
                     up: false,
                     down: false,
@@ -292,13 +293,13 @@ impl Engine for Fake {
         Ok(answer.unwrap_or(Ended { code: 0, output: String::new() }))
     }
 
-    async fn get(&self, address: SocketAddr, path: &str) -> std::result::Result<Answer, String> {
+    async fn get(&self, replica: &Replica, path: &str) -> std::result::Result<Answer, String> {
         let answer = self
             .call(|world| {
-                let slot = world.slots.iter().find(|slot| slot.address == address).unwrap().name.clone();
+                let slot = &replica.slot;
                 let panics =
-                    world.at(&slot).map_or(0, |one| if one.image == world.panics.0 { world.panics.1 } else { 0 });
-                Ok((world.ready(&slot), panics))
+                    world.at(slot).map_or(0, |one| if one.image == world.panics.0 { world.panics.1 } else { 0 });
+                Ok((world.ready(slot), panics))
             })
             .await;
         match answer {

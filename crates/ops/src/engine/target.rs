@@ -1,0 +1,43 @@
+//! What deploys act on: containers of one engine, or services of a swarm.
+
+use std::sync::Arc;
+
+use super::swarm::Swarm;
+use crate::balancer::Haproxy;
+use crate::cli::Global;
+use crate::deploy::parts::{Balancer, Engine};
+use crate::exit::Result;
+
+/// Arguments that choose it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TargetArgs {
+    /// Containers of this engine, or services of the swarm that it manages.
+    #[arg(long, global = true, value_enum, env = "OPS_TARGET", default_value = "docker")]
+    pub target: Target,
+    /// Swarm: the stack whose services fill the slots.
+    #[arg(long, global = true, env = "OPS_STACK", default_value = "plinth")]
+    pub stack: String,
+}
+
+/// Where replicas run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Target {
+    /// In containers that `ops` makes itself.
+    Docker,
+    /// In tasks of services.
+    Swarm,
+}
+
+/// Reaches what runs the replicas; nothing is asked of the balancer yet.
+pub async fn connect(global: &Global) -> Result<(Arc<dyn Engine>, Arc<dyn Balancer>)> {
+    let docker = super::connect::connect(&global.engine).await?;
+    let balancer = Haproxy::new(&global.balancer, global.engine.timeout);
+    match global.target.target {
+        Target::Docker => Ok((Arc::new(docker), Arc::new(balancer))),
+        Target::Swarm => {
+            let proxy = global.balancer.balancer.with_file_name("replicas.sock");
+            let swarm = Arc::new(Swarm::new(docker, &global.engine, balancer, proxy, global.target.stack.clone()));
+            Ok((swarm.clone(), swarm))
+        }
+    }
+}
