@@ -78,7 +78,7 @@ async fn a_canary_with_five_percent_errors_is_rolled_back_and_an_equal_one_is_pr
 }
 
 #[tokio::test]
-async fn a_killed_deploy_is_put_right_and_a_task_that_is_replaced_is_found_without_ops() {
+async fn a_killed_deploy_is_put_right_and_tasks_that_are_replaced_are_found_without_ops() {
     let stack = Stack::up().await;
     let before = stack.serving().await;
     let image = Image::Second.tag().await;
@@ -110,12 +110,15 @@ async fn a_killed_deploy_is_put_right_and_a_task_that_is_replaced_is_found_witho
     println!("{report}");
     assert_eq!(report.failures(), 0, "{report}");
 
-    let filter = format!("name={}_green.1", stack.name);
-    let old = docker(&["ps", "--quiet", "--filter", &filter]).await;
-    docker(&["kill", &old]).await;
-    let replaced = async || {
-        let new = docker(&["ps", "--quiet", "--filter", &filter]).await;
-        new != old && !new.is_empty() && stack.serving().await == all("green", "2")
-    };
-    wait_until("the new task has its slot", LIMIT, replaced).await.unwrap();
+    // The balancer's weights are kept beside its socket.
+    for task in ["green.1", "balancer.1"] {
+        let filter = format!("name={}_{task}", stack.name);
+        let old = docker(&["ps", "--quiet", "--filter", &filter]).await;
+        docker(&["kill", &old]).await;
+        let replaced = async || {
+            let new = docker(&["ps", "--quiet", "--filter", &filter]).await;
+            new != old && !new.is_empty() && stack.serving().await == all("green", "2")
+        };
+        wait_until(task, LIMIT, replaced).await.unwrap();
+    }
 }

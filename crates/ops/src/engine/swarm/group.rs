@@ -78,9 +78,7 @@ impl Group {
         let numbered = self.slots.iter().zip(1..).take(known);
         numbered
             .map(|(slot, number)| {
-                let mine = |task: &&Task| {
-                    task.service_id.as_ref() == Some(&self.id) && task.slot.is_some_and(|own| own == number)
-                };
+                let mine = |task: &&Task| task.service_id.as_ref() == Some(&self.id) && tasks::is(task, number);
                 let deaths = tasks::deaths(tasks.iter().filter(mine));
                 let seen = Seen {
                     name: self.name(slot),
@@ -90,7 +88,7 @@ impl Group {
                     image_id: spec::image(&self.spec),
                     version: self.version.clone(),
                     // Swarm keeps it running; what dies is counted.
-                    running: usize::try_from(number).is_ok_and(|number| number <= wanted) && deaths.error.is_empty(),
+                    running: number <= wanted && deaths.error.is_empty(),
                     restarts: deaths.restarts,
                     exit_code: deaths.exit_code,
                     error: deaths.error,

@@ -72,14 +72,15 @@ impl Swarm {
     /// The last lines of a service, or why its task has none.
     async fn lines(&self, service: &str, spec: &Value) -> Result<String> {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail("8").build();
-        let lines = self.docker.service_logs(service, Some(options)).try_collect();
-        let lines: Vec<LogOutput> = match timeout(LOGS, lines).await {
-            Ok(lines) => {
-                lines.map_err(|e| refused(&e, Exit::Unreachable, &format!("can't read the log of {service}")))?
-            }
-            Err(_) => Vec::new(),
-        };
-        let text: String = lines.iter().map(ToString::to_string).collect();
+        let mut text = String::new();
+        let read = self.docker.service_logs(service, Some(options)).try_for_each(|line: LogOutput| {
+            text.push_str(&line.to_string());
+            std::future::ready(Ok(()))
+        });
+        // What came until then is shown.
+        if let Ok(Err(error)) = timeout(LOGS, read).await {
+            return Err(refused(&error, Exit::Unreachable, &format!("can't read the log of {service}")));
+        }
         let config = ContainerConfig { env: Some(spec::variables(spec)), ..ContainerConfig::default() };
         let given = ContainerInspectResponse { config: Some(config), ..ContainerInspectResponse::default() };
         Ok(Secrets::of(&given).hide(text.trim()))
@@ -183,7 +184,14 @@ impl Engine for Swarm {
     }
 
     async fn log(&self, container: &str) -> Result<String> {
-        let Some((group, _)) = self.group_of(container).await? else { return Ok(String::new()) };
+        let Some((group, at)) = self.group_of(container).await? else { return Ok(String::new()) };
+        // Swarm has no log of a task that isn't healthy yet; the engine has, where the task is on this node.
+        for id in tasks::containers(&self.api.tasks(&[&group.id]).await?, at + 1) {
+            match self.docker.log(&id).await {
+                Ok(log) if !log.is_empty() => return Ok(log),
+                _ => {}
+            }
+        }
         self.lines(&group.id, &group.spec).await
     }
 

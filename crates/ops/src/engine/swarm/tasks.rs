@@ -25,6 +25,18 @@ pub(super) fn runs(task: &Task) -> bool {
     }
 }
 
+/// It is of this replica.
+pub(super) fn is(task: &Task, number: usize) -> bool {
+    task.slot.and_then(|own| usize::try_from(own).ok()) == Some(number)
+}
+
+/// Of one replica, the newest first.
+pub(super) fn containers(tasks: &[Task], number: usize) -> Vec<String> {
+    let mut mine: Vec<_> = tasks.iter().filter(|task| is(task, number)).collect();
+    mine.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+    mine.into_iter().filter_map(|task| task.status.as_ref()?.container_status.as_ref()?.container_id.clone()).collect()
+}
+
 /// What its container ended with.
 pub(super) fn exit_code(task: &Task) -> i64 {
     let container = task.status.as_ref().and_then(|status| status.container_status.as_ref());
