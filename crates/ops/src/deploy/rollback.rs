@@ -96,6 +96,11 @@ pub async fn way(args: &Args, engine: &dyn Engine, balancer: &dyn Balancer, stat
     let (Some(last), Some(first), true) = (&last, new.first(), new.len() == kept.len()) else {
         return redeploy(version, state).map(|args| Way::Redeploy(Box::new(args)));
     };
+    // They would be drained as the old ones as soon as they were opened as the new ones.
+    if let Some(slot) = slots.iter().find(|slot| slot.takes_traffic() && new.iter().any(|one| one.slot == slot.name)) {
+        let message = format!("version {version} already takes traffic, in {}; see `ops status`", slot.name);
+        return Err(Failure::new(Exit::Precondition, message));
+    }
     let (id, image) = (format!("{:08x}", rand::random::<u32>()), first.image.clone());
     let planned = Deploy::planned(id, Strategy::Rollback, image, version.to_owned(), last.timing.clone());
     Ok(Way::Wake(Box::new(Deploy { old: active(&slots, &seen), new, ..planned })))

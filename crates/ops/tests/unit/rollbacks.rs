@@ -1,7 +1,7 @@
 //! Back to what is still here, and to what ran before.
 
 use super::site::{Site, order};
-use crate::deploy::parts::Seen;
+use crate::deploy::parts::{Admin, Seen};
 use crate::deploy::rollback::{self, Args, Way, same_image, way};
 use crate::exit::Exit;
 use crate::state::journal::{Deploy, Phase, Strategy};
@@ -40,6 +40,19 @@ async fn what_replicas_suffered_before_does_not_keep_them_from_coming_back() {
     site.run(deploy, &order).await.unwrap().unwrap();
 
     assert_eq!(site.fake.serving(), ["old"; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_somebody_has_opened_by_hand_are_not_woken_over_themselves() {
+    let site = deployed().await;
+    for slot in &mut site.fake.world().slots {
+        slot.admin = if slot.name.starts_with("blue") { Admin::Ready } else { Admin::Drain };
+    }
+
+    let failure = way(&to(None), &site.fake, &site.fake, &site.state).await.unwrap_err();
+
+    assert_eq!(failure.exit, Exit::Precondition);
+    assert!(failure.message.contains("already takes traffic"), "{failure}");
 }
 
 #[test]
