@@ -171,7 +171,11 @@ impl Machine<'_> {
                         self.promote().await?;
                         self.settle().await?;
                     }
-                    Err(dead) => self.roll_back("interrupted", &format!("interrupted, and {dead}")).await?,
+                    Err(dead) if dead.exit == Exit::OperatorNeeded => {
+                        self.roll_back("interrupted", &format!("interrupted, and {dead}")).await?;
+                    }
+                    // A balancer that can't be asked says nothing about them.
+                    Err(unknown) => return Err(unknown),
                 }
             }
             _ => {

@@ -58,6 +58,44 @@ async fn a_blue_green_deploy_survives_any_single_failure_and_any_kill() {
     }
 }
 
+/// Kills a deploy at a call, and disturbs the reconciliation at one of its own. False: it had ended before.
+async fn survive_twice(killed: u64, call: u64, trouble: Trouble) -> bool {
+    let context = format!("killed after call {killed}, then {trouble:?} at call {call}");
+    let site = Site::new();
+    let deploy = site.plan(Strategy::BlueGreen).await;
+    let order = order(&deploy.id);
+    site.fake.world().trouble = Some((killed, Trouble::KilledAfter));
+    assert!(site.run(deploy, &order).await.is_none(), "{context}");
+    let phase = site.state.deploy().unwrap().unwrap().phase;
+    site.fake.world().killed = false;
+    site.fake.world().trouble = Some((killed + call, trouble));
+    let _ = site.try_reconcile().await;
+    let reached = {
+        let mut world = site.fake.world();
+        (world.trouble, world.killed) = (None, false);
+        world.free_disk();
+        world.calls >= killed + call
+    };
+    site.reconcile().await;
+    site.assert_settled(&context);
+    let version = if phase < Phase::Promoted { "old" } else { "new" };
+    assert_eq!(site.fake.serving(), [version; 3], "{context}, while {phase:?}");
+    reached
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reconciliation_survives_any_single_failure_and_any_kill() {
+    // Not after every call: each is put right as often as there are calls to disturb.
+    for killed in (3..=calls_of(Strategy::BlueGreen).await).step_by(3) {
+        for trouble in TROUBLES {
+            let mut call = 1;
+            while survive_twice(killed, call, trouble).await {
+                call += 1;
+            }
+        }
+    }
+}
+
 /// Of a canary that nothing disturbs.
 static CALLS: OnceLock<u64> = OnceLock::new();
 
