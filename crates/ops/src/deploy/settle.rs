@@ -52,9 +52,10 @@ impl Machine<'_> {
         self.deploy.outcome = Some(if undone.is_ok() { outcome } else { "needs-operator" }.to_owned());
         match undone {
             Ok(()) => {
-                // Said once more for the balancer's own record, which may have failed before.
+                // Said once more for the balancer's own record, which may have failed before: while it can't be kept,
+                // the next command tries again.
                 let kept = self.balancer.apply(&switch(&self.deploy.old, std::iter::empty())).await;
-                kept.and(self.enter(Phase::RolledBack)).map_err(|unwritten| {
+                kept.and_then(|()| self.enter(Phase::RolledBack)).map_err(|unwritten| {
                     let message =
                         format!("{reason}; the old version serves, but that can't be written down: {unwritten}");
                     Failure::new(Exit::OperatorNeeded, message)

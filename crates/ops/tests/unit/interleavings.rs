@@ -12,8 +12,14 @@ use crate::exit::Exit;
 use crate::state::journal::{Phase, Strategy};
 use crate::state::wish::Wish;
 
-const TROUBLES: [Trouble; 5] =
-    [Trouble::Fails, Trouble::AnswerLost, Trouble::KilledBefore, Trouble::KilledAfter, Trouble::DiskFull];
+const TROUBLES: [Trouble; 6] = [
+    Trouble::Fails,
+    Trouble::AnswerLost,
+    Trouble::KilledBefore,
+    Trouble::KilledAfter,
+    Trouble::DiskFull,
+    Trouble::NotKept,
+];
 
 async fn calls_of(strategy: Strategy) -> u64 {
     let site = Site::new();
@@ -37,13 +43,14 @@ async fn survive(strategy: Strategy, call: u64, trouble: Trouble) {
         (world.trouble, world.killed) = (None, false);
     }
     assert_eq!(ended.is_none(), matches!(trouble, Trouble::KilledBefore | Trouble::KilledAfter), "{context}");
-    if trouble == Trouble::DiskFull {
+    if matches!(trouble, Trouble::DiskFull | Trouble::NotKept) {
         let serving = site.fake.serving();
         assert!(serving == ["new"; 3] || serving == ["old"; 3], "{context}: {serving:?} serve");
         site.fake.world().free_disk();
     }
     site.reconcile().await;
     site.assert_settled(&context);
+    assert_eq!(site.fake.world().not_kept(), Vec::<&str>::new(), "{context}");
     let calls = site.fake.world().containers.clone();
     assert!(!site.reconcile().await, "{context}: a second time finds nothing to do");
     assert_eq!(site.fake.world().containers, calls, "{context}");
