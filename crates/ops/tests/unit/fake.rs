@@ -50,6 +50,8 @@ pub struct World {
     pub traffic: u64,
     /// The call at which something goes wrong.
     pub trouble: Option<(u64, Trouble)>,
+    /// And the one after that.
+    pub then: Option<(u64, Trouble)>,
     pub calls: u64,
     pub killed: bool,
     /// Where the state is kept, and whether the disk is full.
@@ -123,6 +125,9 @@ impl Fake {
             let mut world = self.world();
             world.calls += 1;
             let trouble = world.trouble.filter(|(call, _)| *call == world.calls).map(|(_, trouble)| trouble);
+            if trouble.is_some() {
+                world.trouble = world.then.take();
+            }
             world.killed |= matches!(trouble, Some(Trouble::KilledBefore | Trouble::KilledAfter));
             if trouble == Some(Trouble::DiskFull) {
                 world.fill_disk();

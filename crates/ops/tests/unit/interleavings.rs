@@ -103,6 +103,32 @@ async fn a_reconciliation_survives_any_single_failure_and_any_kill() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_is_not_promoted_again_although_that_could_not_be_written_down() {
+    let mut drained = 0;
+    for (full, killed) in (18..30).flat_map(|full| (full + 1..full + 8).map(move |killed| (full, killed))) {
+        let context = format!("full at call {full}, killed after call {killed}");
+        let site = Site::new();
+        let deploy = site.plan(Strategy::BlueGreen).await;
+        let order = order(&deploy.id);
+        (site.fake.world().trouble, site.fake.world().then) =
+            (Some((full, Trouble::DiskFull)), Some((killed, Trouble::KilledAfter)));
+        if site.run(deploy, &order).await.is_some() {
+            continue;
+        }
+        site.fake.world().killed = false;
+        site.fake.world().free_disk();
+        let given_back = site.fake.world().slots.iter().any(|slot| slot.name == "green1" && slot.admin == Admin::Drain);
+
+        site.reconcile().await;
+
+        site.assert_settled(&context);
+        assert!(!given_back || site.fake.serving() == ["old"; 3], "{context}");
+        drained += usize::from(given_back);
+    }
+    assert!(drained > 0);
+}
+
 /// Of a canary that nothing disturbs.
 static CALLS: OnceLock<u64> = OnceLock::new();
 
