@@ -57,9 +57,14 @@ pub async fn check(
     Err(Failure::new(Exit::Precondition, format!("migrations failed: {}", migrated.output)))
 }
 
-/// What was taken away since this version last was deployed, which it may need.
-pub fn taken_since(version: &str, records: &[Record]) -> Vec<String> {
-    let deployed = |record: &Record| record.version == version && record.phase == Phase::Done;
+/// What was taken away since this version last was deployed, which it may need. It is known by its image's id: one name
+/// may be many images'. Where an id isn't known, the name must do.
+pub fn taken_since(version: &str, image_id: &str, records: &[Record]) -> Vec<String> {
+    let same = |record: &Record| match (image_id, record.image_id.as_str()) {
+        ("", _) | (_, "") => record.version == version,
+        (wanted, deployed) => wanted == deployed,
+    };
+    let deployed = |record: &Record| record.phase == Phase::Done && same(record);
     let since = records.iter().rev().take_while(|record| !deployed(record));
     let all: BTreeSet<_> = since.flat_map(|record| &record.migrations).filter(|name| name.contains(CONTRACT)).collect();
     all.into_iter().cloned().collect()
