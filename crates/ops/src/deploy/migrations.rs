@@ -5,16 +5,23 @@ use std::collections::BTreeSet;
 use super::args::Args;
 use super::parts::{Engine, Recipe};
 use crate::exit::{Exit, Failure, Result};
+use crate::state::State;
 use crate::state::audit::Record;
-use crate::state::journal::Phase;
+use crate::state::journal::{Deploy, Phase};
 
 /// In the names of migrations that take something away.
 const CONTRACT: &str = "contract";
 /// What `migrate --check` says when such a migration of a later version was applied.
 const TOO_NEW: &str = "TooNew";
 
-/// Asks the new image what is pending, and applies it if that is wanted. Whatever was begun is in `applied`.
-pub async fn check(engine: &dyn Engine, args: &Args, recipe: &Recipe, applied: &mut Vec<String>) -> Result<()> {
+/// Asks the new image what is pending, and applies it if that is wanted. The deploy knows of whatever was begun.
+pub async fn check(
+    engine: &dyn Engine,
+    state: &State,
+    args: &Args,
+    recipe: &Recipe,
+    deploy: &mut Deploy,
+) -> Result<()> {
     let asked = engine.once(&args.image, recipe, &["migrate", "--check"]).await?;
     let pending = pending(&asked.output);
     if asked.code == 0 {
@@ -40,7 +47,9 @@ pub async fn check(engine: &dyn Engine, args: &Args, recipe: &Recipe, applied: &
         let message = format!("migrations are pending: {names}; apply them with --migrate");
         return Err(Failure::new(Exit::Precondition, message));
     }
-    *applied = pending;
+    deploy.migrations = pending;
+    // Whoever is killed from here on leaves word of them.
+    state.audit(deploy, Some(format!("migrating: {names}")))?;
     let migrated = engine.once(&args.image, recipe, &["migrate"]).await?;
     if migrated.code == 0 {
         return Ok(());
@@ -48,9 +57,14 @@ pub async fn check(engine: &dyn Engine, args: &Args, recipe: &Recipe, applied: &
     Err(Failure::new(Exit::Precondition, format!("migrations failed: {}", migrated.output)))
 }
 
-/// What was taken away since this version last was deployed, which it may need.
-pub fn taken_since(version: &str, records: &[Record]) -> Vec<String> {
-    let deployed = |record: &Record| record.version == version && record.phase == Phase::Done;
+/// What was taken away since this version last was deployed, which it may need. It is known by its image's id: one name
+/// may be many images'. Where an id isn't known, the name must do.
+pub fn taken_since(version: &str, image_id: &str, records: &[Record]) -> Vec<String> {
+    let same = |record: &Record| match (image_id, record.image_id.as_str()) {
+        ("", _) | (_, "") => record.version == version,
+        (wanted, deployed) => wanted == deployed,
+    };
+    let deployed = |record: &Record| record.phase == Phase::Done && same(record);
     let since = records.iter().rev().take_while(|record| !deployed(record));
     let all: BTreeSet<_> = since.flat_map(|record| &record.migrations).filter(|name| name.contains(CONTRACT)).collect();
     all.into_iter().cloned().collect()

@@ -29,7 +29,7 @@ use crate::state::lock::Lock;
 use crate::state::wish::Wishes;
 use args::Args;
 use machine::{Machine, Order};
-use parts::{Balancer, Engine, Image, Recipe};
+use parts::{Balancer, Engine, Recipe};
 use report::Report;
 
 /// Everything a command that changes something needs; it holds the lock.
@@ -107,28 +107,20 @@ async fn begin(args: &Args, site: &Site<'_>) -> Result<Exit> {
     })?;
     let recipe = Recipe { deploy: deploy.id.clone(), like, environment: args.environment.clone() };
     let checked = tokio::select! {
-        checked = check(site, args, &recipe, &mut deploy.migrations) => checked,
+        checked = check(site, args, &recipe, &mut deploy) => checked,
         () = site.wishes.aborted() => {
-            site.engine.remove(&parts::once(&recipe)).await?;
-            Err(Failure::new(Exit::Interrupted, "interrupted before anything was changed"))
+            let removed = site.engine.remove(&parts::once(&recipe)).await;
+            removed.unwrap_or_else(|left| site.output.progress(format!("warning: {left}")));
+            Err(Failure::new(Exit::Interrupted, "interrupted before any replica was changed"))
         }
     };
-    match checked {
-        Ok(image) => {
-            deploy.version = args.version.clone().unwrap_or(image.version);
-            for one in &mut deploy.new {
-                one.version.clone_from(&deploy.version);
-                one.image_id.clone_from(&image.id);
-            }
-        }
-        Err(failure) => {
-            // Nothing was changed, so there is nothing to journal; the history knows of it all the same.
-            deploy.phase = Phase::RolledBack;
-            deploy.outcome = Some("refused".to_owned());
-            let written = site.state.audit(&deploy, Some(failure.message.clone()));
-            written.unwrap_or_else(|unwritten| site.output.progress(format!("warning: {unwritten}")));
-            return Err(failure);
-        }
+    if let Err(failure) = checked {
+        // No replica was changed, so there is nothing to journal; the history knows of it all the same.
+        deploy.phase = Phase::RolledBack;
+        deploy.outcome = Some("refused".to_owned());
+        let written = site.state.audit(&deploy, Some(failure.message.clone()));
+        written.unwrap_or_else(|unwritten| site.output.progress(format!("warning: {unwritten}")));
+        return Err(failure);
     }
     site.run(deploy, &args.order(recipe)).await
 }
@@ -148,13 +140,18 @@ async fn show_plan(args: &Args, engine: &dyn Engine, balancer: &dyn Balancer, ou
     Ok(Exit::Done)
 }
 
-/// The image, if it can run here and fits the database.
-async fn check(site: &Site<'_>, args: &Args, recipe: &Recipe, migrations: &mut Vec<String>) -> Result<Image> {
+/// Names the image in the deploy, if it can run here and fits the database.
+async fn check(site: &Site<'_>, args: &Args, recipe: &Recipe, deploy: &mut Deploy) -> Result<()> {
     let image = site.engine.image(&args.image).await?;
-    if !args.no_migration_check {
-        migrations::check(&*site.engine, args, recipe, migrations).await?;
+    deploy.version = args.version.clone().unwrap_or(image.version);
+    for one in &mut deploy.new {
+        one.version.clone_from(&deploy.version);
+        one.image_id.clone_from(&image.id);
     }
-    Ok(image)
+    if args.no_migration_check {
+        return Ok(());
+    }
+    migrations::check(&*site.engine, &site.state, args, recipe, deploy).await
 }
 
 /// `ops reconcile`: only what every other command does first.

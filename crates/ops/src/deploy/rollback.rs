@@ -15,6 +15,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::gate::Settings;
 use crate::output::Output;
 use crate::state::State;
+use crate::state::audit::Record;
 use crate::state::journal::{Deploy, Phase, Strategy};
 
 /// Arguments of `ops rollback`.
@@ -78,7 +79,10 @@ pub async fn way(args: &Args, engine: &dyn Engine, balancer: &dyn Balancer, stat
     let kept = last.as_ref().map_or(&[][..], |deploy| &deploy.kept);
     let version = args.version.as_deref().or_else(|| kept.first().map(|one| one.version.as_str()));
     let version = version.ok_or_else(|| Failure::new(Exit::Precondition, "there is no version to go back to"))?;
-    let taken = taken_since(version, &state.audited()?.0);
+    let records = state.audited()?.0;
+    let image_id = kept.iter().find(|one| one.version == version).map(|one| one.image_id.as_str());
+    let image_id = image_id.or_else(|| last_done(version, &records).map(|record| record.image_id.as_str()));
+    let taken = taken_since(version, image_id.unwrap_or_default(), &records);
     if !taken.is_empty() && !args.allow_contract {
         let (message, names) = ("may need what was taken from the database since", taken.join(", "));
         let message = format!("version {version} {message}: {names}; go forward instead, or say --allow-contract");
@@ -93,8 +97,13 @@ pub async fn way(args: &Args, engine: &dyn Engine, balancer: &dyn Balancer, stat
     };
     let new: Vec<_> = kept.iter().map_while(here).collect();
     let (Some(last), Some(first), true) = (&last, new.first(), new.len() == kept.len()) else {
-        return redeploy(version, state).map(|args| Way::Redeploy(Box::new(args)));
+        return redeploy(version, &records).map(|args| Way::Redeploy(Box::new(args)));
     };
+    // They would be drained as the old ones as soon as they were opened as the new ones.
+    if let Some(slot) = slots.iter().find(|slot| slot.takes_traffic() && new.iter().any(|one| one.slot == slot.name)) {
+        let message = format!("version {version} already takes traffic, in {}; see `ops status`", slot.name);
+        return Err(Failure::new(Exit::Precondition, message));
+    }
     let (id, image) = (format!("{:08x}", rand::random::<u32>()), first.image.clone());
     let planned = Deploy::planned(id, Strategy::Rollback, image, version.to_owned(), last.timing.clone());
     Ok(Way::Wake(Box::new(Deploy { old: active(&slots, &seen), new, ..planned })))
@@ -112,11 +121,14 @@ pub fn order(recipe: Recipe) -> Order {
     Order { recipe, ready: Duration::from_secs(60), smoke: Vec::new(), bake: Duration::ZERO, canary }
 }
 
+fn last_done<'a>(version: &str, records: &'a [Record]) -> Option<&'a Record> {
+    records.iter().rev().find(|record| record.version == version && record.phase == Phase::Done)
+}
+
 /// As many replicas as ran of it.
-fn redeploy(version: &str, state: &State) -> Result<DeployArgs> {
-    let (records, _) = state.audited()?;
-    let known = records.into_iter().rev().find(|record| record.version == version && record.phase == Phase::Done);
+fn redeploy(version: &str, records: &[Record]) -> Result<DeployArgs> {
     let message = format!("version {version} isn't here any more and not in the history; deploy its image");
+    let known = last_done(version, records).cloned();
     let known = known.ok_or_else(|| Failure::new(Exit::Precondition, message))?;
     let args = DeployArgs::of(known.image)?;
     let replicas = if known.replicas > 0 { known.replicas } else { args.replicas };

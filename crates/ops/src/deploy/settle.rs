@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 
 use super::machine::Machine;
-use super::parts::{Change, Replica, Slot};
+use super::parts::{Admin, Change, Replica, Slot};
 use super::traffic::switch;
 use crate::exit::{Exit, Failure, Result};
 use crate::state::journal::{Phase, Strategy, unix_now};
@@ -42,7 +42,8 @@ impl Machine<'_> {
     }
 
     /// Everything back to the old replicas. What this deploy made goes; what it only woke is stopped again. The traffic
-    /// goes back whether or not that can be written down: whatever the journal says then leads here again.
+    /// goes back whether or not that can be written down: a journal that still says promoted leads here again as well,
+    /// see [`Self::given_back`].
     pub(super) async fn roll_back(&mut self, outcome: &str, reason: &str) -> Result<()> {
         self.deploy.reason = Some(reason.to_owned());
         self.deploy.share = 0;
@@ -52,9 +53,10 @@ impl Machine<'_> {
         self.deploy.outcome = Some(if undone.is_ok() { outcome } else { "needs-operator" }.to_owned());
         match undone {
             Ok(()) => {
-                // Said once more for the balancer's own record, which may have failed before.
+                // Said once more for the balancer's own record, which may have failed before: while it can't be kept,
+                // the next command tries again.
                 let kept = self.balancer.apply(&switch(&self.deploy.old, std::iter::empty())).await;
-                kept.and(self.enter(Phase::RolledBack)).map_err(|unwritten| {
+                kept.and_then(|()| self.enter(Phase::RolledBack)).map_err(|unwritten| {
                     let message =
                         format!("{reason}; the old version serves, but that can't be written down: {unwritten}");
                     Failure::new(Exit::OperatorNeeded, message)
@@ -152,6 +154,13 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// A promoted version was drained. Nothing on the way forward does that; what was only woken may not have had the
+    /// traffic yet, and then leaving it with the old version disturbs nobody.
+    async fn given_back(&self) -> Result<bool> {
+        let new = |slot: &Slot| self.deploy.new.iter().any(|one| one.slot == slot.name);
+        Ok(self.balancer.slots().await?.iter().any(|slot| slot.admin == Admin::Drain && new(slot)))
+    }
+
     /// Finishes or undoes what was interrupted, and stops old replicas whose time is over. Says whether it did anything.
     pub async fn reconcile(&mut self) -> Result<bool> {
         let phase = self.deploy.phase;
@@ -164,6 +173,11 @@ impl Machine<'_> {
                 self.state.save(&mut self.deploy)?;
                 self.note(Some("old replicas stopped, kept for a rollback".to_owned()))?;
             }
+            Phase::Promoted | Phase::Baking if self.given_back().await? => {
+                let reason = format!("interrupted while {}, and the old version had the traffic", phase.name());
+                self.note(Some(format!("{reason}; undoing")))?;
+                self.roll_back("interrupted", &reason).await?;
+            }
             Phase::Promoted | Phase::Baking | Phase::Draining => {
                 self.note(Some(format!("was interrupted while {}; finishing", phase.name())))?;
                 match self.wait_up(&self.deploy.new).await {
@@ -171,7 +185,11 @@ impl Machine<'_> {
                         self.promote().await?;
                         self.settle().await?;
                     }
-                    Err(dead) => self.roll_back("interrupted", &format!("interrupted, and {dead}")).await?,
+                    Err(dead) if dead.exit == Exit::OperatorNeeded => {
+                        self.roll_back("interrupted", &format!("interrupted, and {dead}")).await?;
+                    }
+                    // A balancer that can't be asked says nothing about them.
+                    Err(unknown) => return Err(unknown),
                 }
             }
             _ => {

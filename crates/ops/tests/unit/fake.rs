@@ -27,6 +27,8 @@ pub enum Trouble {
     KilledAfter,
     /// From here on nothing can be written.
     DiskFull,
+    /// From here on the balancer makes changes, but can't write them down.
+    NotKept,
 }
 
 #[derive(Debug, Default)]
@@ -48,11 +50,16 @@ pub struct World {
     pub traffic: u64,
     /// The call at which something goes wrong.
     pub trouble: Option<(u64, Trouble)>,
+    /// And the one after that.
+    pub then: Option<(u64, Trouble)>,
     pub calls: u64,
     pub killed: bool,
     /// Where the state is kept, and whether the disk is full.
     pub folder: PathBuf,
     pub full: bool,
+    /// The balancer can't write its state down; the slots as it last did.
+    pub forgetful: bool,
+    pub kept: Vec<Slot>,
     /// What must never happen and did.
     pub broken: Vec<String>,
 }
@@ -88,6 +95,7 @@ impl Fake {
                 });
             }
         }
+        world.kept = world.slots.clone();
         Self(Arc::new(Mutex::new(world)))
     }
 
@@ -118,17 +126,21 @@ impl Fake {
             let mut world = self.world();
             world.calls += 1;
             let trouble = world.trouble.filter(|(call, _)| *call == world.calls).map(|(_, trouble)| trouble);
+            if trouble.is_some() {
+                world.trouble = world.then.take();
+            }
             world.killed |= matches!(trouble, Some(Trouble::KilledBefore | Trouble::KilledAfter));
             if trouble == Some(Trouble::DiskFull) {
                 world.fill_disk();
             }
+            world.forgetful |= trouble == Some(Trouble::NotKept);
             let acts = !matches!(trouble, Some(Trouble::Fails | Trouble::KilledBefore));
             let result = if acts { work(&mut world) } else { Err(lost()) };
             world.check();
             (result, trouble)
         };
         match trouble {
-            None | Some(Trouble::DiskFull) => result,
+            None | Some(Trouble::DiskFull | Trouble::NotKept) => result,
             Some(Trouble::Fails | Trouble::AnswerLost) => Err(lost()),
             Some(Trouble::KilledBefore | Trouble::KilledAfter) => std::future::pending().await,
         }
@@ -147,6 +159,7 @@ impl World {
     }
 
     pub fn free_disk(&mut self) {
+        self.forgetful = false;
         if std::mem::take(&mut self.full) {
             for name in ["audit.jsonl", "deploy.json.new"] {
                 fs::remove_dir(self.folder.join(name)).unwrap();
@@ -162,6 +175,12 @@ impl World {
 
     pub fn ready(&self, slot: &str) -> bool {
         self.at(slot).is_some_and(|one| !self.unready.contains(&one.image))
+    }
+
+    /// Slots that a balancer which is started again would open or close.
+    pub fn not_kept(&self) -> Vec<&str> {
+        let both = self.slots.iter().zip(&self.kept);
+        both.filter(|(now, kept)| now.admin != kept.admin).map(|(now, _)| now.name.as_str()).collect()
     }
 
     fn check(&mut self) {
@@ -227,7 +246,11 @@ impl Balancer for Fake {
             }
             // The changes are made, but not kept.
             let full = || Failure::new(Exit::Precondition, "can't write servers.state: the disk is full");
-            if world.full { Err(full()) } else { Ok(()) }
+            if world.full || world.forgetful {
+                return Err(full());
+            }
+            world.kept = world.slots.clone();
+            Ok(())
         })
         .await
     }

@@ -12,8 +12,14 @@ use crate::exit::Exit;
 use crate::state::journal::{Phase, Strategy};
 use crate::state::wish::Wish;
 
-const TROUBLES: [Trouble; 5] =
-    [Trouble::Fails, Trouble::AnswerLost, Trouble::KilledBefore, Trouble::KilledAfter, Trouble::DiskFull];
+const TROUBLES: [Trouble; 6] = [
+    Trouble::Fails,
+    Trouble::AnswerLost,
+    Trouble::KilledBefore,
+    Trouble::KilledAfter,
+    Trouble::DiskFull,
+    Trouble::NotKept,
+];
 
 async fn calls_of(strategy: Strategy) -> u64 {
     let site = Site::new();
@@ -37,13 +43,14 @@ async fn survive(strategy: Strategy, call: u64, trouble: Trouble) {
         (world.trouble, world.killed) = (None, false);
     }
     assert_eq!(ended.is_none(), matches!(trouble, Trouble::KilledBefore | Trouble::KilledAfter), "{context}");
-    if trouble == Trouble::DiskFull {
+    if matches!(trouble, Trouble::DiskFull | Trouble::NotKept) {
         let serving = site.fake.serving();
         assert!(serving == ["new"; 3] || serving == ["old"; 3], "{context}: {serving:?} serve");
         site.fake.world().free_disk();
     }
     site.reconcile().await;
     site.assert_settled(&context);
+    assert_eq!(site.fake.world().not_kept(), Vec::<&str>::new(), "{context}");
     let calls = site.fake.world().containers.clone();
     assert!(!site.reconcile().await, "{context}: a second time finds nothing to do");
     assert_eq!(site.fake.world().containers, calls, "{context}");
@@ -56,6 +63,70 @@ async fn a_blue_green_deploy_survives_any_single_failure_and_any_kill() {
             survive(Strategy::BlueGreen, call, trouble).await;
         }
     }
+}
+
+/// Kills a deploy at a call, and disturbs the reconciliation at one of its own. False: it had ended before.
+async fn survive_twice(killed: u64, call: u64, trouble: Trouble) -> bool {
+    let context = format!("killed after call {killed}, then {trouble:?} at call {call}");
+    let site = Site::new();
+    let deploy = site.plan(Strategy::BlueGreen).await;
+    let order = order(&deploy.id);
+    site.fake.world().trouble = Some((killed, Trouble::KilledAfter));
+    assert!(site.run(deploy, &order).await.is_none(), "{context}");
+    let phase = site.state.deploy().unwrap().unwrap().phase;
+    site.fake.world().killed = false;
+    site.fake.world().trouble = Some((killed + call, trouble));
+    let _ = site.try_reconcile().await;
+    let reached = {
+        let mut world = site.fake.world();
+        (world.trouble, world.killed) = (None, false);
+        world.free_disk();
+        world.calls >= killed + call
+    };
+    site.reconcile().await;
+    site.assert_settled(&context);
+    let version = if phase < Phase::Promoted { "old" } else { "new" };
+    assert_eq!(site.fake.serving(), [version; 3], "{context}, while {phase:?}");
+    reached
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reconciliation_survives_any_single_failure_and_any_kill() {
+    // Not after every call: each is put right as often as there are calls to disturb.
+    for killed in (3..=calls_of(Strategy::BlueGreen).await).step_by(3) {
+        for trouble in TROUBLES {
+            let mut call = 1;
+            while survive_twice(killed, call, trouble).await {
+                call += 1;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_is_not_promoted_again_although_that_could_not_be_written_down() {
+    let mut drained = 0;
+    for (full, killed) in (18..30).flat_map(|full| (full + 1..full + 8).map(move |killed| (full, killed))) {
+        let context = format!("full at call {full}, killed after call {killed}");
+        let site = Site::new();
+        let deploy = site.plan(Strategy::BlueGreen).await;
+        let order = order(&deploy.id);
+        (site.fake.world().trouble, site.fake.world().then) =
+            (Some((full, Trouble::DiskFull)), Some((killed, Trouble::KilledAfter)));
+        if site.run(deploy, &order).await.is_some() {
+            continue;
+        }
+        site.fake.world().killed = false;
+        site.fake.world().free_disk();
+        let given_back = site.fake.world().slots.iter().any(|slot| slot.name == "green1" && slot.admin == Admin::Drain);
+
+        site.reconcile().await;
+
+        site.assert_settled(&context);
+        assert!(!given_back || site.fake.serving() == ["old"; 3], "{context}");
+        drained += usize::from(given_back);
+    }
+    assert!(drained > 0);
 }
 
 /// Of a canary that nothing disturbs.

@@ -1,10 +1,11 @@
 //! What a deploy does about the database.
 
-use super::fake::Fake;
+use super::site::{Site, order};
 use crate::deploy::args::Args;
 use crate::deploy::migrations::{check, pending};
-use crate::deploy::parts::{Ended, Recipe};
+use crate::deploy::parts::Ended;
 use crate::exit::Exit;
+use crate::state::journal::Strategy;
 
 /// The database as `migrate --check` tells of it.
 const CURRENT: (i64, &str) = (0, "schema: Current");
@@ -19,15 +20,19 @@ const CHECK: &str = "migrate --check";
 type Checked = (Option<(Exit, String)>, Vec<String>, Vec<String>);
 
 async fn checked(migrate: bool, allow_contract: bool, answers: &[(i64, &str)]) -> Checked {
-    let fake = Fake::new();
+    let site = Site::new();
+    checked_at(&site, migrate, allow_contract, answers).await
+}
+
+async fn checked_at(site: &Site, migrate: bool, allow_contract: bool, answers: &[(i64, &str)]) -> Checked {
     let ended = |(code, output): &(i64, &str)| Ended { code: *code, output: (*output).to_owned() };
-    fake.world().answers = answers.iter().map(ended).collect();
+    site.fake.world().answers = answers.iter().map(ended).collect();
     let args = Args { migrate, allow_contract, ..Args::of("app:new".to_owned()).unwrap() };
-    let recipe = Recipe { deploy: "id".to_owned(), like: "first-blue1".to_owned(), environment: Vec::new() };
-    let mut applied = Vec::new();
-    let failure = check(&fake, &args, &recipe, &mut applied).await.err();
-    let asked = fake.world().asked.clone();
-    (failure.map(|failure| (failure.exit, failure.message)), asked, applied)
+    let mut deploy = site.plan(Strategy::BlueGreen).await;
+    let recipe = order(&deploy.id).recipe;
+    let failure = check(&site.fake, &site.state, &args, &recipe, &mut deploy).await.err();
+    let asked = site.fake.world().asked.clone();
+    (failure.map(|failure| (failure.exit, failure.message)), asked, deploy.migrations)
 }
 
 #[track_caller]
@@ -75,4 +80,16 @@ async fn a_migration_that_fails_is_remembered_and_an_image_that_can_not_say_is_r
     assert_eq!(failure, Some((Exit::Precondition, "migrations failed: V4 failed: locked".to_owned())));
     assert_eq!(applied, pending(CONTRACT.1), "some of them may be there");
     assert_refused(checked(true, true, &[(1, "can't connect to the database")]).await, "can't say whether");
+}
+
+#[tokio::test]
+async fn the_history_knows_of_migrations_before_they_begin() {
+    let site = Site::new();
+    checked_at(&site, true, true, &[CONTRACT, MIGRATED]).await;
+    assert_eq!(site.state.audited().unwrap().0[0].migrations, pending(CONTRACT.1));
+
+    let silent = Site::new();
+    std::fs::create_dir(silent.folder.path().join("audit.jsonl")).unwrap();
+    let (failure, asked, _) = checked_at(&silent, true, true, &[CONTRACT, MIGRATED]).await;
+    assert_eq!((failure.unwrap().0, asked), (Exit::OperatorNeeded, vec![CHECK.to_owned()]));
 }

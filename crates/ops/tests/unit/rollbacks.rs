@@ -1,7 +1,7 @@
 //! Back to what is still here, and to what ran before.
 
 use super::site::{Site, order};
-use crate::deploy::parts::Seen;
+use crate::deploy::parts::{Admin, Seen};
 use crate::deploy::rollback::{self, Args, Way, same_image, way};
 use crate::exit::Exit;
 use crate::state::journal::{Deploy, Phase, Strategy};
@@ -40,6 +40,19 @@ async fn what_replicas_suffered_before_does_not_keep_them_from_coming_back() {
     site.run(deploy, &order).await.unwrap().unwrap();
 
     assert_eq!(site.fake.serving(), ["old"; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_somebody_has_opened_by_hand_are_not_woken_over_themselves() {
+    let site = deployed().await;
+    for slot in &mut site.fake.world().slots {
+        slot.admin = if slot.name.starts_with("blue") { Admin::Ready } else { Admin::Drain };
+    }
+
+    let failure = way(&to(None), &site.fake, &site.fake, &site.state).await.unwrap_err();
+
+    assert_eq!(failure.exit, Exit::Precondition);
+    assert!(failure.message.contains("already takes traffic"), "{failure}");
 }
 
 #[test]
@@ -87,6 +100,38 @@ async fn a_version_that_may_need_what_a_later_one_took_away_comes_back_only_when
     assert!(failure.message.contains("since: V3__contract_drop_name;"), "{failure}");
     back(&Args { allow_contract: true, ..to(Some("old")) }).await.unwrap();
     back(&to(Some("new"))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_was_taken_from_is_known_by_its_image_where_all_have_one_name() {
+    let site = Site::new();
+    let audit = async |image_id: &str, migrations: &[&str]| {
+        let mut deploy = site.plan_of("dev", 3, Strategy::BlueGreen).await;
+        deploy.phase = Phase::Done;
+        deploy.migrations = migrations.iter().map(|name| (*name).to_owned()).collect();
+        deploy.new.iter_mut().for_each(|one| one.image_id = image_id.to_owned());
+        site.state.audit(&deploy, None).unwrap();
+    };
+    audit("sha256:old", &[]).await;
+    audit("sha256:new", &["V3__contract_drop_name"]).await;
+    site.fake.world().containers.iter_mut().for_each(|one| one.version = "dev".to_owned());
+    let kept = |id: &str| {
+        let mut deploy = site.state.deploy().unwrap().unwrap();
+        deploy.kept.iter_mut().for_each(|one| one.image_id = id.to_owned());
+        site.state.save(&mut deploy).unwrap();
+    };
+    let mut deploy = site.plan_of("dev", 3, Strategy::BlueGreen).await;
+    deploy.new.iter_mut().for_each(|one| one.image_id = "sha256:new".to_owned());
+    let order = order(&deploy.id);
+    site.run(deploy, &order).await.unwrap().unwrap();
+    let back = async || way(&to(None), &site.fake, &site.fake, &site.state).await;
+
+    kept("sha256:old");
+    let failure = back().await.unwrap_err();
+
+    assert!(failure.message.contains("since: V3__contract_drop_name;"), "{failure}");
+    kept("sha256:new");
+    back().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

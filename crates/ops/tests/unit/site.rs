@@ -53,6 +53,10 @@ impl Site {
     pub async fn run(&self, deploy: Deploy, order: &Order) -> Option<Result<(), Failure>> {
         let (wishes, output) = (Wishes::new(&self.state), Output::new(true));
         let mut machine = self.machine(deploy, &wishes, &output);
+        self.unless_killed(machine.run(order)).await
+    }
+
+    async fn unless_killed<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let killed = async {
             while !self.fake.world().killed {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -60,15 +64,21 @@ impl Site {
         };
         tokio::select! {
             biased;
-            result = machine.run(order) => Some(result),
+            result = work => Some(result),
             () = killed => None,
         }
     }
 
     pub async fn reconcile(&self) -> bool {
-        let Some(deploy) = self.state.deploy().unwrap() else { return false };
+        self.try_reconcile().await.unwrap().unwrap()
+    }
+
+    /// None: it was killed.
+    pub async fn try_reconcile(&self) -> Option<Result<bool, Failure>> {
+        let Some(deploy) = self.state.deploy().unwrap() else { return Some(Ok(false)) };
         let (wishes, output) = (Wishes::new(&self.state), Output::new(true));
-        self.machine(deploy, &wishes, &output).reconcile().await.unwrap()
+        let mut machine = self.machine(deploy, &wishes, &output);
+        self.unless_killed(machine.reconcile()).await
     }
 
     pub fn machine<'a>(&'a self, deploy: Deploy, wishes: &'a Wishes, output: &'a Output) -> Machine<'a> {
