@@ -42,6 +42,19 @@ async fn a_canary_has_its_share_and_its_baseline_as_much_per_replica() {
 }
 
 #[tokio::test]
+async fn a_baseline_gets_the_last_slot_which_on_a_swarm_has_a_service_of_its_own() {
+    let fake = Fake::new();
+    fake.stop("first-blue3", Duration::ZERO).await.unwrap();
+    let slots = fake.slots().await.unwrap();
+    let seen = fake.containers(&slots).await.unwrap();
+
+    let deploy = plan(&slots, &seen, &wanted(Strategy::Canary, 3)).unwrap();
+
+    assert_eq!(deploy.old.len(), 2);
+    assert_eq!(deploy.baseline.unwrap().slot, "blue4");
+}
+
+#[tokio::test]
 async fn a_plan_that_does_not_fit_the_slots_is_refused() {
     let fake = Fake::new();
     let slots = fake.slots().await.unwrap();
