@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::fake::Fake;
-use crate::deploy::parts::{Admin, Balancer, Engine};
+use crate::deploy::parts::{Admin, Balancer, Change, Engine};
 use crate::deploy::plan::{Wanted, plan};
 use crate::deploy::traffic::weights;
 use crate::exit::Exit;
@@ -45,6 +45,7 @@ async fn a_canary_has_its_share_and_its_baseline_as_much_per_replica() {
 async fn a_baseline_gets_the_last_slot_which_on_a_swarm_has_a_service_of_its_own() {
     let fake = Fake::new();
     fake.stop("first-blue3", Duration::ZERO).await.unwrap();
+    fake.apply(&[Change::Maint("blue3".to_owned())]).await.unwrap();
     let slots = fake.slots().await.unwrap();
     let seen = fake.containers(&slots).await.unwrap();
 
