@@ -10,4 +10,5 @@ mod rollbacks;
 mod schemas;
 mod site;
 mod socket;
+mod stalled;
 mod wishes;
