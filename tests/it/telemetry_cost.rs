@@ -70,7 +70,8 @@ async fn what_telemetry_costs_is_measured_with_and_without_a_collector() {
     let [refusing, silent, slow] = [0, 1, 2].map(|at| ("OTEL_EXPORTER_OTLP_ENDPOINT", faulty[at].0.as_str()));
     // Nothing but that it listens.
     let quiet = ("LOG_LEVEL", "off,plinth::server=info,plinth::server::observe=off");
-    let tenth = [("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0.1")];
+    let tenth = [("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0.1")];
+    let all = ("OTEL_TRACES_SAMPLER", "always_on");
     let live = ("OTEL_EXPORTER_OTLP_ENDPOINT", live.endpoint.as_str());
     let broken = ("OTEL_EXPORTER_OTLP_ENDPOINT", broken.endpoint.as_str());
 
@@ -81,11 +82,11 @@ async fn what_telemetry_costs_is_measured_with_and_without_a_collector() {
     for (name, env) in [
         ("log", vec![]),
         ("log, 10 % of traces", vec![tenth[0], tenth[1], live]),
-        ("log, all traces", vec![live]),
-        ("the same, collector refuses", vec![refusing]),
-        ("the same, collector is a black hole", vec![silent]),
-        ("the same, collector takes 3 s", vec![slow]),
-        ("the same, collector answers 503", vec![broken]),
+        ("log, all traces", vec![all, live]),
+        ("the same, collector refuses", vec![all, refusing]),
+        ("the same, collector is a black hole", vec![all, silent]),
+        ("the same, collector takes 3 s", vec![all, slow]),
+        ("the same, collector answers 503", vec![all, broken]),
     ] {
         sides.push(Side::start(name, Some(&first), &env).await);
     }
@@ -98,14 +99,16 @@ async fn what_telemetry_costs_is_measured_with_and_without_a_collector() {
 
     println!("| | CPU µs a request | µs in the service | slowest | resident MiB | spans exported, failed, dropped |");
     println!("|---|---|---|---|---|---|");
-    let mut memory = Vec::new();
+    let (mut memory, mut made) = (Vec::new(), Vec::new());
     for side in &sides {
         let resident = side.app.metric("process_resident_memory_bytes").await.unwrap() / f64::from(1 << 20);
         let mut spans = Vec::new();
         for outcome in ["exported", "failed", "dropped"] {
             let series = format!("telemetry_spans_total{{outcome=\"{outcome}\"}}");
-            spans.push(side.app.metric(&series).await.unwrap_or_default().to_string());
+            spans.push(side.app.metric(&series).await.unwrap_or_default());
         }
+        made.push(spans.iter().sum::<f64>());
+        let spans: Vec<String> = spans.iter().map(f64::to_string).collect();
         let range = |pick: fn(&(f64, f64)) -> f64| {
             let all = side.rounds.iter().map(pick);
             let (least, most) = all.fold((f64::MAX, 0.0_f64), |(least, most), one| (least.min(one), most.max(one)));
@@ -115,6 +118,7 @@ async fn what_telemetry_costs_is_measured_with_and_without_a_collector() {
         println!("| {} | {cpu} | {inside} | {:.0?} | {resident:.0} | {} |", side.name, side.slowest, spans.join(", "));
         memory.push(resident);
     }
+    assert!(made[2..].iter().all(|spans| *spans > 0.0) && made[..2] == [0.0, 0.0], "{made:?}");
     // What waits for a collector is bounded by the queue, not by the outage.
     assert!(memory[4..].iter().all(|faulty| *faulty < memory[3] + 32.0), "{memory:?}");
 }

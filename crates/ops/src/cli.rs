@@ -115,9 +115,9 @@ async fn run(cli: &Cli, output: &Output) -> Result<Exit> {
         Command::Rollback(args) => rollback::run(args, global, output).await,
         Command::Status => status::run(global, output).await,
         Command::History(args) => history::run(args, global, output),
-        Command::Pause => wish(global, Wish::Pause),
-        Command::Resume => wish(global, Wish::Go),
-        Command::Abort => wish(global, Wish::Abort),
+        Command::Pause => wish(&State::new(&global.state_dir), Wish::Pause, output),
+        Command::Resume => wish(&State::new(&global.state_dir), Wish::Go, output),
+        Command::Abort => wish(&State::new(&global.state_dir), Wish::Abort, output),
         Command::Reconcile => deploy::reconcile(global, output).await,
         Command::Engine => crate::engine::report::run(&global.engine, output).await,
         Command::Diagnose(args) => containers::diagnose::run(args, &global.engine, &slots(global).await, output).await,
@@ -142,14 +142,24 @@ async fn slots(global: &Global) -> Vec<(IpAddr, Place)> {
 }
 
 /// Whoever deploys hears it within a second.
-fn wish(global: &Global, wish: Wish) -> Result<Exit> {
-    let state = State::new(&global.state_dir);
+pub(crate) fn wish(state: &State, wish: Wish, output: &Output) -> Result<Exit> {
     let refused = |message: &str| Err(Failure::new(Exit::Precondition, message));
     let Some(deploy) = state.deploy()?.filter(|deploy| !deploy.phase.is_final()) else {
         return refused("no deploy is under way");
     };
     if wish == Wish::Pause && (deploy.strategy != Strategy::Canary || deploy.phase > Phase::Step) {
         return refused("only a canary that isn't promoted yet can be paused");
+    }
+    match deploy.phase {
+        Phase::Draining if wish == Wish::Abort => return refused("the new version serves; use `ops rollback`"),
+        Phase::NeedsOperator if wish == Wish::Abort => {
+            return refused("undoing it failed; `ops reconcile` tries again");
+        }
+        Phase::RollingBack if wish == Wish::Abort => {
+            output.progress("it is being undone already");
+            return Ok(Exit::Done);
+        }
+        _ => {}
     }
     if state.wish(wish)? { Ok(Exit::Done) } else { refused("the deploy is being undone already") }
 }

@@ -100,7 +100,7 @@ impl Machine<'_> {
         let (slots, seen) = self.look().await?;
         let active = canaries(&self.deploy, self.deploy.share);
         let baseline: Vec<_> = self.deploy.baseline.iter().cloned().collect();
-        self.keep_weights(&slots).await?;
+        self.keep(&slots, &self.desired()).await?;
         counted.canary.count(active, &slots);
         counted.baseline.count(&baseline, &slots);
         counted.others.count(&self.deploy.old, &slots);
@@ -114,16 +114,6 @@ impl Machine<'_> {
             counted.baseline.probed(PROBES, base);
         }
         Ok(alarms(&self.deploy.new, &slots, &seen, counted.canary.panics()))
-    }
-
-    /// A balancer that was started anew without its state has other weights.
-    async fn keep_weights(&self, slots: &[Slot]) -> Result<()> {
-        let desired = self.desired();
-        if !desired.iter().all(|change| change.holds(slots)) {
-            self.balancer.apply(&desired).await?;
-            self.note(Some("the balancer had lost its weights".to_owned()))?;
-        }
-        Ok(())
     }
 
     async fn pages(&self, replicas: &[Replica], meter: &mut Meter) {
@@ -167,7 +157,7 @@ impl Machine<'_> {
                 self.note(Some("paused; `ops resume` goes on, `ops abort` undoes it".to_owned()))?;
             }
             looks += 1;
-            self.keep_weights(&slots).await?;
+            self.keep(&slots, &self.desired()).await?;
             sleep(TICK).await;
         }
     }
@@ -179,10 +169,11 @@ impl Machine<'_> {
     /// Watches the promoted replicas while the old ones could still take over at once.
     pub(super) async fn bake(&mut self, time: Duration, settings: &Settings) -> Result<()> {
         self.enter(Phase::Baking)?;
-        let (mut meter, start, mut looks) = (Meter::default(), Instant::now(), 0_u64);
+        let (told, mut meter, start, mut looks) = (self.promoted(), Meter::default(), Instant::now(), 0_u64);
         while start.elapsed() < time {
             self.heed()?;
             let (slots, seen) = self.look().await?;
+            self.keep(&slots, &told).await?;
             meter.count(&self.deploy.new, &slots);
             if looks.is_multiple_of(PAGES) {
                 self.pages(&self.deploy.new, &mut meter).await;

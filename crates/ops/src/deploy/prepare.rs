@@ -51,13 +51,13 @@ impl Machine<'_> {
     /// the version before the running one: the running one takes its place.
     async fn clear(&mut self) -> Result<()> {
         let (slots, seen) = self.look().await?;
-        let close: Vec<_> = self.deploy.made().map(|one| Change::Maint(one.slot.clone())).collect();
-        self.balancer.apply(&close).await?;
+        let idle = |name: &str| slots.iter().any(|slot| slot.name == name && !slot.takes_traffic());
+        // Also those that get nobody new: the balancer would check them for ever.
+        let left = self.deploy.kept.iter().filter(|one| idle(&one.slot));
+        let close = self.deploy.made().chain(left).map(|one| Change::Maint(one.slot.clone()));
+        self.balancer.apply(&close.collect::<Vec<_>>()).await?;
         let mine = |one: &&Seen| self.deploy.made().any(|made| made.slot == one.slot);
-        let kept = |one: &&Seen| {
-            let idle = slots.iter().any(|slot| slot.name == one.slot && !slot.takes_traffic());
-            idle && self.deploy.kept.iter().any(|kept| kept.container == one.name)
-        };
+        let kept = |one: &&Seen| idle(&one.slot) && self.deploy.kept.iter().any(|kept| kept.container == one.name);
         let others = seen.iter().filter(|one| one.deploy.as_ref() != Some(&self.deploy.id));
         try_join_all(others.filter(|one| mine(one) || kept(one)).map(async |one| {
             self.engine.stop(&one.name, self.deploy.timing.grace).await?;

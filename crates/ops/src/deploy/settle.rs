@@ -18,15 +18,19 @@ impl Machine<'_> {
     pub(super) async fn promote(&mut self) -> Result<()> {
         self.deploy.share = 100;
         self.enter(Phase::Promoted)?;
-        let from = self.deploy.old.iter().chain(&self.deploy.baseline);
-        self.balancer.apply(&switch(&self.deploy.new, from)).await
+        self.balancer.apply(&self.promoted()).await
+    }
+
+    /// What the balancer is told by that.
+    pub(super) fn promoted(&self) -> Vec<Change> {
+        switch(&self.deploy.new, self.deploy.old.iter().chain(&self.deploy.baseline))
     }
 
     /// Lets the old replicas finish, and keeps them warm or stops them.
     pub(super) async fn settle(&mut self) -> Result<()> {
         self.enter(Phase::Draining)?;
         let old: Vec<_> = self.deploy.old.iter().chain(&self.deploy.baseline).cloned().collect();
-        self.drain(&old).await?;
+        self.drain(&old, &self.promoted()).await?;
         let baseline: Vec<_> = self.deploy.baseline.iter().cloned().collect();
         self.discard(&baseline).await?;
         self.deploy.baseline = None;
@@ -78,7 +82,7 @@ impl Machine<'_> {
             self.wait_up(&self.deploy.old).await?;
         }
         self.turn(&switch(&[], made.iter())).await?;
-        self.drain(&made).await?;
+        self.drain(&made, &switch(&self.deploy.old, made.iter())).await?;
         if self.deploy.strategy == Strategy::Rollback {
             self.close(&made).await?;
         } else {
@@ -113,11 +117,23 @@ impl Machine<'_> {
         up.await?.ok_or_else(|| Failure::new(Exit::OperatorNeeded, message))
     }
 
+    /// A balancer that was started anew without its state has forgotten what it was `told`, and is told again.
+    pub(super) async fn keep(&self, slots: &[Slot], told: &[Change]) -> Result<()> {
+        if told.iter().all(|change| change.holds(slots)) {
+            return Ok(());
+        }
+        self.turn(told).await?;
+        let noted = self.note(Some("the balancer had forgotten who has which traffic".to_owned()));
+        noted.unwrap_or_else(|unwritten| self.warn(&unwritten));
+        Ok(())
+    }
+
     /// Waits until no request is left, and cuts what takes too long.
-    async fn drain(&self, replicas: &[Replica]) -> Result<()> {
+    async fn drain(&self, replicas: &[Replica], told: &[Change]) -> Result<()> {
         let mine = |slot: &Slot| replicas.iter().any(|one| one.slot == slot.name);
         let empty = self.until(self.deploy.timing.drain, async || {
             let slots = self.balancer.slots().await?;
+            self.keep(&slots, told).await?;
             Ok(slots.iter().filter(|slot| mine(slot)).all(|slot| slot.sessions == 0).then_some(()))
         });
         if empty.await?.is_none() {

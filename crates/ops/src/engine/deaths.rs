@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use bollard::Docker;
+use bollard::errors::Error;
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::TryStreamExt;
@@ -13,11 +14,14 @@ use crate::state::journal::unix_now;
 const SINCE_SECONDS: u64 = 3600;
 
 /// The last exit code, and whether it ever ran out of memory.
-pub(super) async fn deaths(docker: &Docker, id: &str) -> Result<(i64, bool), bollard::errors::Error> {
+pub(super) async fn deaths(docker: &Docker, id: &str) -> Result<(i64, bool), Error> {
     let now = unix_now();
     let filters = HashMap::from([("container", vec![id]), ("event", vec!["die", "oom"])]);
     let options = EventsOptionsBuilder::default().since(&(now - SINCE_SECONDS).to_string()).until(&now.to_string());
-    let events: Vec<EventMessage> = docker.events(Some(options.filters(&filters).build())).try_collect().await?;
+    let events = docker.events(Some(options.filters(&filters).build())).try_collect();
+    // The client's own bound ends with the answer's head.
+    let events = tokio::time::timeout(docker.timeout(), events).await;
+    let events: Vec<EventMessage> = events.unwrap_or(Err(Error::RequestTimeoutError))?;
     let code = |event: &EventMessage| event.actor.as_ref()?.attributes.as_ref()?.get("exitCode")?.parse().ok();
     let out_of_memory = events.iter().any(|event| event.action.as_deref() == Some("oom"));
     Ok((events.iter().rev().find_map(code).unwrap_or(0), out_of_memory))

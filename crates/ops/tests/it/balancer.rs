@@ -48,6 +48,25 @@ async fn a_balancer_that_is_killed_or_reloaded_in_a_step_keeps_its_weights() {
 }
 
 #[tokio::test]
+async fn a_balancer_that_loses_its_state_after_the_promotion_is_told_again() {
+    let stack = Stack::up(&[]).await;
+    let image = Image::Second.tag().await;
+    let deploy = stack.start(&["deploy", &image, "--bake", "15s"]);
+    let baking = async || stack.json(&["status"]).await["deploy"]["phase"] == "baking";
+    wait_until("the watch", LIMIT, baking).await.unwrap();
+
+    let balancer = format!("{}-balancer-1", stack.name);
+    std::fs::remove_file(stack.socket.with_file_name("servers.state")).unwrap();
+    docker(&["kill", "--signal=KILL", &balancer]).await;
+    docker(&["start", &balancer]).await;
+
+    deploy.ended().await.expect(0);
+    assert_eq!(stack.serving().await, ["green1:2", "green2:2", "green3:2"]);
+    let log = std::fs::read_to_string(stack.folder.path().join("audit.jsonl")).unwrap();
+    assert_eq!(log.matches("the balancer had forgotten").count(), 1, "{log}");
+}
+
+#[tokio::test]
 async fn a_slot_that_is_opened_by_hand_where_nobody_listens_costs_no_request() {
     let stack = Stack::up(&[]).await;
     let load = stack.load(Duration::from_millis(5)).await;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -129,6 +130,38 @@ async fn what_was_given_back_is_not_promoted_again_although_that_could_not_be_wr
     assert!(drained > 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_balancer_that_forgets_the_promotion_is_told_again() {
+    for (strategy, forgets) in [Phase::Baking, Phase::Draining]
+        .into_iter()
+        .flat_map(|phase| [(Strategy::BlueGreen, phase), (Strategy::Canary, phase)])
+    {
+        let site = Site::new();
+        let before = site.fake.world().slots.clone();
+        let deploy = site.plan(strategy).await;
+        let order = order(&deploy.id);
+        let acts = async {
+            while site.state.deploy().unwrap().is_none_or(|deploy| deploy.phase < Phase::Promoted) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            // Requests that take their time, so that somebody sees the drain.
+            site.fake.world().slots[0].sessions = 1;
+            while site.state.deploy().unwrap().unwrap().phase != forgets {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let mut world = site.fake.world();
+            for (slot, before) in world.slots.iter_mut().zip(&before) {
+                (slot.admin, slot.weight) = (before.admin, before.weight);
+            }
+        };
+
+        tokio::join!(site.run(deploy, &order), acts).0.unwrap().unwrap();
+
+        site.assert_settled("told again");
+        assert_eq!(site.fake.serving(), ["new"; 3], "{strategy:?}, {forgets:?}");
+    }
+}
+
 /// Of a canary that nothing disturbs.
 static CALLS: OnceLock<u64> = OnceLock::new();
 
@@ -228,7 +261,11 @@ async fn deploy_twice(call: u64, trouble: Trouble) -> Vec<String> {
     }
     let serving = site.fake.serving();
     assert_eq!(site.fake.running().len(), serving.len(), "{context}: {:?} run", site.fake.running());
-    assert_eq!(site.fake.world().broken, Vec::<String>::new(), "{context}");
+    let world = site.fake.world();
+    let checked = world.slots.iter().filter(|slot| slot.admin != Admin::Maint && world.at(&slot.name).is_none());
+    let checked: Vec<_> = checked.map(|slot| slot.name.as_str()).collect();
+    assert_eq!(checked, Vec::<&str>::new(), "{context}: checked for ever though nobody is there");
+    assert_eq!(world.broken, Vec::<String>::new(), "{context}");
     serving
 }
 

@@ -10,5 +10,6 @@ mod rollbacks;
 mod schemas;
 mod site;
 mod socket;
+mod stalled;
 mod swarm;
 mod wishes;

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::site::{Site, order};
+use crate::cli::wish;
 use crate::deploy::machine::{Order, Undecided};
 use crate::exit::{Exit, Failure};
+use crate::output::Output;
 use crate::state::journal::{Deploy, Phase, Strategy};
 use crate::state::wish::{Wish, Wishes};
 
@@ -93,6 +95,29 @@ fn nothing_is_wished_over_an_abort_until_the_next_deploy() {
     assert_eq!(wishes.now(), Wish::Abort);
     state.forget_wishes().unwrap();
     assert_eq!(wishes.now(), Wish::Go);
+}
+
+#[tokio::test]
+async fn only_what_can_still_be_undone_is_aborted() {
+    let site = Site::new();
+    let mut deploy = site.plan(Strategy::Canary).await;
+    for (phase, aborted, answer) in [
+        (Phase::Step, true, Ok(Exit::Done)),
+        (Phase::Baking, true, Ok(Exit::Done)),
+        (Phase::Draining, false, Err("the new version serves; use `ops rollback`")),
+        (Phase::Done, false, Err("no deploy is under way")),
+        (Phase::RollingBack, false, Ok(Exit::Done)),
+        (Phase::NeedsOperator, false, Err("undoing it failed; `ops reconcile` tries again")),
+    ] {
+        site.state.forget_wishes().unwrap();
+        deploy.phase = phase;
+        site.state.save(&mut deploy).unwrap();
+
+        let answered = wish(&site.state, Wish::Abort, &Output::new(false)).map_err(|failure| failure.message);
+
+        assert_eq!(answered, answer.map_err(str::to_owned), "{phase:?}");
+        assert_eq!(Wishes::new(&site.state).now() == Wish::Abort, aborted, "{phase:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
