@@ -23,7 +23,7 @@ use crate::{history, status};
 /// Deploys, diagnoses and watches the service's containers.
 #[derive(Debug, Parser)]
 #[command(name = "ops", version, after_help = EXIT_CODES)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]

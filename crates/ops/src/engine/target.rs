@@ -12,7 +12,16 @@ use crate::exit::Result;
 #[derive(Debug, Clone, clap::Args)]
 pub struct TargetArgs {
     /// Containers of this engine, or services of the swarm that it manages.
-    #[arg(long, global = true, value_enum, env = "OPS_TARGET", default_value = "docker")]
+    // Global, and `ops startup` has a `target` of its own.
+    #[arg(
+        id = "deploy_target",
+        long = "target",
+        value_name = "TARGET",
+        global = true,
+        value_enum,
+        env = "OPS_TARGET",
+        default_value = "docker"
+    )]
     pub target: Target,
     /// Swarm: the stack whose services fill the slots.
     #[arg(long, global = true, env = "OPS_STACK", default_value = "plinth")]

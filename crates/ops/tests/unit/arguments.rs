@@ -2,6 +2,7 @@
 
 use clap::Parser;
 
+use crate::cli::Cli;
 use crate::deploy::args::Args;
 use crate::gate::Settings;
 
@@ -37,5 +38,16 @@ fn chances_and_ratios_that_make_no_sense_are_refused() {
     {
         let error = parsed(&[wrong]).unwrap_err().to_string();
         assert!(error.contains("is wanted"), "{wrong}: {error}");
+    }
+}
+
+/// An argument of a command that has the name of one for all is only noticed when the command is read.
+#[test]
+fn every_command_can_be_read() {
+    for command in ["diagnose", "status", "history", "rollback", "pause", "resume", "abort", "reconcile"] {
+        assert!(Cli::try_parse_from(["ops", command]).is_ok(), "{command}");
+    }
+    for command in ["deploy", "startup", "memory", "monitor", "debug"] {
+        assert!(Cli::try_parse_from(["ops", command, "web"]).is_ok(), "{command}");
     }
 }
