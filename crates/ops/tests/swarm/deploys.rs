@@ -4,7 +4,7 @@ use devkit::wait_until;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Ended, Image, LIMIT, Stack, docker};
+use crate::support::{Ended, Image, LIMIT, Stack, assert_none_failed, docker};
 
 async fn ops(stack: &Stack, args: &[&str]) -> Ended {
     stack.ops(&stack.args(args)).await
@@ -46,9 +46,7 @@ async fn a_blue_green_deploy_and_its_rollback_lose_no_request_and_services_say_w
 
     ops(&stack, &["rollback"]).await.expect(0);
     assert_eq!(stack.serving().await, before);
-    let report = load.stop().await;
-    println!("{report}");
-    assert_eq!(report.failures(), 0, "{report}");
+    assert_none_failed(&load.stop().await);
 }
 
 #[tokio::test]
@@ -70,9 +68,7 @@ async fn a_canary_with_five_percent_errors_is_rolled_back_and_an_equal_one_is_pr
     let equal = Image::Second.tag().await;
     let ended = ops(&stack, &[&["deploy", &equal, "--min-requests", "300"], &quick[..]].concat()).await.expect(0);
     println!("{}", ended.stderr);
-    let report = load.stop().await;
-    println!("{report}");
-    assert_eq!(report.failures(), 0, "{report}");
+    assert_none_failed(&load.stop().await);
     assert_eq!(stack.serving().await, all("green", "2"));
     assert_eq!(stack.services().await, services(&[("green", 3), ("service", 0)]), "the baseline is gone");
 }
@@ -106,9 +102,7 @@ async fn a_killed_deploy_is_put_right_and_tasks_that_are_replaced_are_found_with
         assert_eq!(stack.serving().await, expected);
     }
     assert_eq!(stack.services().await, services(&[("green", 3), ("service", 0)]));
-    let report = load.stop().await;
-    println!("{report}");
-    assert_eq!(report.failures(), 0, "{report}");
+    assert_none_failed(&load.stop().await);
 
     // The balancer's weights are kept beside its socket.
     for task in ["green.1", "balancer.1"] {

@@ -2,13 +2,15 @@
 
 mod docker;
 mod images;
+mod load;
 mod ops;
 mod stack;
 
 pub use docker::docker;
 pub use images::{Image, image};
+pub use load::assert_none_failed;
 pub use ops::Ended;
-pub use stack::{Stack, assert_none_failed};
+pub use stack::Stack;
 
 use std::time::Duration;
 

@@ -3,16 +3,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use devkit::load::{Ask, Load, Report, Traffic};
-use devkit::{Cleanup, wait_until};
-use serde_json::json;
+use devkit::Cleanup;
+use devkit::load::{Load, Traffic};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::Command;
 
 use super::docker::{docker, succeeded};
-use super::{LIMIT, image};
+use super::image;
+use super::load::{get, mixed};
 
 /// The system of `compose.yaml` under a name and with a network of its own, and a state folder for `ops`.
 pub struct Stack {
@@ -78,29 +78,7 @@ impl Stack {
     pub async fn load(&self, pause: Duration) -> Load {
         let cat = ["--entrypoint", "cat", "secrets", "/secrets/service/api_token"];
         let token = self.compose(&[&["run", "--rm", "--no-deps", "-T", "--user", "1001"], &cat[..]].concat()).await;
-        let run: u32 = rand::random();
-        let load = Load::start(&Traffic {
-            to: self.address().await,
-            kept: 12,
-            fresh: 4,
-            pause,
-            limit: Duration::from_secs(30),
-            count: u64::MAX,
-            sampled: 0,
-            asks: Arc::new(move |number| match number % 20 {
-                0 => Ask {
-                    method: "POST",
-                    path: "/api/users".to_owned(),
-                    body: json!({"name": "Ada", "email": format!("{run}-{number}@example.com")}).to_string(),
-                    token: Some(token.clone()),
-                    ..Ask::default()
-                },
-                1 => get(format!("/api/data/{run}-{number}")),
-                _ => get("/api/test".to_owned()),
-            }),
-        });
-        wait_until("requests are answered", LIMIT, async || load.answered() > 100).await.unwrap();
-        load
+        mixed(self.address().await, token, pause).await
     }
 
     /// Clients that ask for values which must be computed, each a new one.
@@ -128,15 +106,4 @@ impl Stack {
         let names = docker(&["ps", "--format", "{{.Names}}", "--filter", &filter]).await;
         names.lines().filter(|name| !name.contains("-balancer-")).map(str::to_owned).collect()
     }
-}
-
-fn get(path: String) -> Ask {
-    Ask { method: "GET", path, ..Ask::default() }
-}
-
-/// No request was lost.
-#[track_caller]
-pub fn assert_none_failed(report: &Report) {
-    println!("{report}");
-    assert_eq!(report.failures(), 0, "{report}");
 }

@@ -5,6 +5,8 @@ mod docker;
 #[expect(dead_code, reason = "the other binary deploys more of them")]
 #[path = "../../it/support/images.rs"]
 mod images;
+#[path = "../../it/support/load.rs"]
+mod load;
 #[expect(dead_code, reason = "as above")]
 #[path = "../../it/support/ops.rs"]
 mod ops;
@@ -12,6 +14,7 @@ mod stack;
 
 pub use docker::docker;
 pub use images::{Image, image};
+pub use load::assert_none_failed;
 pub use ops::Ended;
 pub use stack::Stack;
 

@@ -1,16 +1,16 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use devkit::load::{Ask, Load, Traffic};
+use devkit::load::Load;
 use devkit::{Cleanup, free_port, wait_until};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::docker::{docker, succeeded};
+use super::load::mixed;
 use super::{LIMIT, image};
 
 /// What writes to the stack are authorized with.
@@ -117,24 +117,7 @@ impl Stack {
 
     /// Clients that read and write through the balancer, over kept and new connections.
     pub async fn load(&self) -> Load {
-        let run: u32 = rand::random();
-        let get = |path: String| Ask { method: "GET", path, ..Ask::default() };
-        let asks = move |number: u64| match number % 20 {
-            0 => Ask {
-                method: "POST",
-                path: "/api/users".to_owned(),
-                body: json!({"name": "Ada", "email": format!("{run}-{number}@example.com")}).to_string(),
-                token: Some(TOKEN.to_owned()),
-                ..Ask::default()
-            },
-            1 => get(format!("/api/data/{run}-{number}")),
-            _ => get("/api/test".to_owned()),
-        };
-        let (pause, limit) = (Duration::from_millis(5), Duration::from_secs(30));
-        let (to, asks) = (self.address, Arc::new(asks));
-        let load = Load::start(&Traffic { to, kept: 12, fresh: 4, pause, limit, count: u64::MAX, sampled: 0, asks });
-        wait_until("requests are answered", LIMIT, async || load.answered() > 100).await.unwrap();
-        load
+        mixed(self.address, TOKEN.to_owned(), Duration::from_millis(5)).await
     }
 }
 
