@@ -33,7 +33,6 @@ async fn the_balancer_alone_is_published_and_says_who_the_client_is() {
     let url = format!("http://{}", project.address().await);
     let client = client();
 
-    // Twice, since the two replicas take turns.
     for _ in 0..2 {
         let request = client.get(format!("{url}/api/test")).header("X-Request-Id", "of-the-client");
         let request = request.header("X-Forwarded-For", "192.0.2.1").header("Forwarded", "for=192.0.2.1");
@@ -42,7 +41,7 @@ async fn the_balancer_alone_is_published_and_says_who_the_client_is() {
     let drawn = client.get(format!("{url}/api/test")).header("X-Request-Id", "not ok\\").send().await.unwrap();
     let drawn = drawn.headers()["x-request-id"].to_str().unwrap().to_owned();
     assert_eq!(drawn.len(), 36, "HAProxy's, not the client's: {drawn}");
-    let lines = logged(&project).await;
+    let lines = logged(&project, &["blue1", "blue2"]).await;
     assert_eq!(lines.iter().filter(|line| line["request_id"] == "of-the-client").count(), 2);
     assert_eq!(lines.iter().filter(|line| line["request_id"] == drawn.as_str()).count(), 1);
     let edge = format!("{{{{(index .NetworkSettings.Networks \"{}_edge\").Gateway}}}}", project.name);
@@ -70,9 +69,30 @@ async fn the_balancer_alone_is_published_and_says_who_the_client_is() {
     assert!(reached.status.success(), "{reached:?}");
 }
 
-/// The lines of requests in both replicas' logs.
-async fn logged(project: &Project) -> Vec<Value> {
-    let text = project.compose(&["logs", "--no-log-prefix", "blue1", "blue2"]).await;
+#[tokio::test]
+async fn which_replica_answers_has_nothing_to_do_with_the_order_of_requests() {
+    let project = Project::up(&[]).await;
+    let (url, client) = (format!("http://{}/api/test", project.address().await), client());
+
+    // In turns, one replica would get everything of one kind; a canary would then be judged by what it was asked.
+    for _ in 0..32 {
+        for kind in ["one", "other"] {
+            let request = client.get(&url).header("X-Request-Id", kind);
+            assert_eq!(request.send().await.unwrap().status(), 200);
+        }
+    }
+
+    for replica in ["blue1", "blue2"] {
+        let lines = logged(&project, &[replica]).await;
+        for kind in ["one", "other"] {
+            assert!(lines.iter().any(|line| line["request_id"] == kind), "{replica} was never asked for {kind}");
+        }
+    }
+}
+
+/// The lines of requests in these replicas' logs.
+async fn logged(project: &Project, replicas: &[&str]) -> Vec<Value> {
+    let text = project.compose(&[&["logs", "--no-log-prefix"], replicas].concat()).await;
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(|line| line["target"] == "access").collect()
 }
