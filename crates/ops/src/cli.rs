@@ -12,7 +12,7 @@ use crate::balancer::{BalancerArgs, Haproxy};
 use crate::deploy::parts::{Balancer, Slot};
 use crate::deploy::{self, rollback};
 use crate::engine::connect::EngineArgs;
-use crate::engine::target::TargetArgs;
+use crate::engine::target::{LOOK, TargetArgs};
 use crate::exit::{Exit, Failure, OrExit, Result};
 use crate::output::Output;
 use crate::state::State;
@@ -128,15 +128,12 @@ async fn run(cli: &Cli, output: &Output) -> Result<Exit> {
     }
 }
 
-/// The longest that a diagnosis waits for a balancer: one that restarts is back by then.
-const BALANCER: Duration = Duration::from_secs(2);
-
 /// Where the balancer sends requests. Without one there are no slots to know of, and nothing to wait for.
 async fn slots(global: &Global) -> Vec<(IpAddr, Place)> {
     if !global.balancer.balancer.exists() {
         return Vec::new();
     }
-    let slots = Haproxy::new(&global.balancer, global.engine.timeout.min(BALANCER)).slots().await.unwrap_or_default();
+    let slots = Haproxy::new(&global.balancer, global.engine.timeout.min(LOOK)).slots().await.unwrap_or_default();
     let place = |slot: Slot| (slot.address.ip(), Place { name: slot.name, weight: slot.weight, down: slot.down });
     slots.into_iter().map(place).collect()
 }

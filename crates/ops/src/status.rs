@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::cli::Global;
 use crate::deploy::parts::{Admin, Seen, Slot, color};
-use crate::engine::target::connect;
+use crate::engine::target::{LOOK, connect};
 use crate::exit::{Exit, Result};
 use crate::output::table::table;
 use crate::output::{Document, Output};
@@ -95,7 +95,7 @@ impl fmt::Display for Status {
 
 /// Asks and shows; needs no lock.
 pub async fn run(global: &Global, output: &Output) -> Result<Exit> {
-    let (engine, balancer) = connect(global).await?;
+    let (engine, balancer) = connect(global, LOOK).await?;
     let slots = balancer.slots().await?;
     let seen = engine.containers(&slots).await?;
     let deploy = State::new(&global.state_dir).deploy()?;

@@ -5,7 +5,7 @@ use super::{Finding, Rule, Thresholds};
 use crate::container::configuration::Configuration;
 use crate::container::facts::Facts;
 
-pub(super) const RULES: &[Rule] = &[engine_socket, capabilities, latest, published];
+const RULES: &[Rule] = &[engine_socket, capabilities, latest, published];
 
 /// What is either set up well or not: id, severity, test, evidence, advice.
 type Check = (&'static str, Severity, fn(&Configuration) -> bool, &'static str, &'static str);
@@ -23,9 +23,10 @@ const CHECKS: &[Check] = &[
     ("no-log-rotation", Low, |c| !c.log_rotation, "its log file grows without end", "Set --log-opt max-size=10m --log-opt max-file=3."),
 ];
 
-pub(super) fn checks(facts: &Facts) -> impl Iterator<Item = Finding> {
+pub(super) fn findings(facts: &Facts, thresholds: &Thresholds) -> impl Iterator<Item = Finding> {
+    let judged = RULES.iter().filter_map(|rule| rule(facts, thresholds));
     let failed = CHECKS.iter().filter(|check| check.2(&facts.configuration));
-    failed.map(|&(id, severity, _, evidence, advice)| Finding::new(id, severity, evidence, advice))
+    judged.chain(failed.map(|&(id, severity, _, evidence, advice)| Finding::new(id, severity, evidence, advice)))
 }
 
 /// With these a process can become root on the host.

@@ -130,11 +130,14 @@ impl Default for Thresholds {
 
 type Rule = fn(&Facts, &Thresholds) -> Option<Finding>;
 
-/// What is wrong, worst first; of equally bad ones, what explains others first.
+/// What is wrong, worst first; of equally bad ones, what explains others first. How a job was set up that has done its work
+/// hurts nobody any more.
 pub fn judge(facts: &Facts, thresholds: &Thresholds) -> Vec<Finding> {
-    let rules = [state::RULES, load::RULES, configuration::RULES].concat();
-    let judged = rules.iter().filter_map(|rule| rule(facts, thresholds));
-    let mut findings: Vec<_> = judged.chain(configuration::checks(facts)).collect();
+    let rules = state::RULES.iter().chain(load::RULES);
+    let mut findings: Vec<_> = rules.filter_map(|rule| rule(facts, thresholds)).collect();
+    if facts.state.status != "exited" || facts.state.exit_code != 0 {
+        findings.extend(configuration::findings(facts, thresholds));
+    }
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }

@@ -66,6 +66,18 @@ fn nothing_is_found_where_nothing_is_wrong() {
 }
 
 #[test]
+fn how_a_job_was_set_up_matters_no_more_once_it_has_done_its_work() {
+    let careless = |status: &str, exit_code| {
+        let state = State { status: status.to_owned(), exit_code, ..State::default() };
+        let facts = Facts { state, configuration: Configuration::default(), load: None, ..well() };
+        found(&facts).iter().any(|(id, _)| id == "no-memory-limit")
+    };
+    assert!(careless("running", 0));
+    assert!(careless("exited", 1));
+    assert!(!careless("exited", 0));
+}
+
+#[test]
 fn memory_is_a_warning_above_85_percent_and_critical_above_90() {
     let filled = |bytes| loaded(|load| load.memory.unreclaimable = bytes);
     assert_eq!(filled(850), vec![]);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::cli::Global;
-use crate::engine::target::connect;
+use crate::engine::target::{LOOK, connect};
 use crate::exit::{Exit, Failure, Result};
 use crate::output::Output;
 use crate::state::State;
@@ -50,7 +50,7 @@ impl<'a> Site<'a> {
         let lock = state.lock(command)?;
         state.forget_wishes()?;
         let wishes = Wishes::listen(&state)?;
-        let (engine, balancer) = connect(global).await?;
+        let (engine, balancer) = connect(global, global.engine.timeout).await?;
         let site = Self { engine, balancer, state, wishes, output, textfile: global.textfile.as_deref(), _lock: lock };
         site.reconcile().await?;
         Ok(site)
@@ -127,7 +127,7 @@ async fn begin(args: &Args, site: &Site<'_>) -> Result<Exit> {
 
 /// Neither locks nor changes anything.
 async fn dry_run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
-    let (engine, balancer) = connect(global).await?;
+    let (engine, balancer) = connect(global, LOOK).await?;
     show_plan(args, &*engine, &*balancer, output).await
 }
 

@@ -10,7 +10,7 @@ use super::parts::{Balancer, Engine, Recipe, Replica};
 use super::plan::{active, replica};
 use super::report::Plan;
 use crate::cli::Global;
-use crate::engine::target::connect;
+use crate::engine::target::{LOOK, connect};
 use crate::exit::{Exit, Failure, Result};
 use crate::gate::Settings;
 use crate::output::Output;
@@ -60,7 +60,7 @@ pub async fn run(args: &Args, global: &Global, output: &Output) -> Result<Exit> 
 
 /// Neither locks nor changes anything.
 async fn dry_run(args: &Args, global: &Global, output: &Output) -> Result<Exit> {
-    let (engine, balancer) = connect(global).await?;
+    let (engine, balancer) = connect(global, LOOK).await?;
     let state = State::new(&global.state_dir);
     if let Some(Deploy { id, phase, .. }) = state.deploy()?.filter(|deploy| !deploy.phase.is_final()) {
         let message =

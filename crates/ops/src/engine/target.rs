@@ -1,6 +1,7 @@
 //! What deploys act on: containers of one engine, or services of a swarm.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::swarm::Swarm;
 use crate::balancer::Haproxy;
@@ -37,10 +38,13 @@ pub enum Target {
     Swarm,
 }
 
-/// Reaches what runs the replicas; nothing is asked of the balancer yet.
-pub async fn connect(global: &Global) -> Result<(Arc<dyn Engine>, Arc<dyn Balancer>)> {
+/// The longest that a command which only looks waits for a balancer: one that restarts is back by then.
+pub const LOOK: Duration = Duration::from_secs(2);
+
+/// Reaches what runs the replicas; nothing is asked of the balancer yet, which is waited for no longer than `patience`.
+pub async fn connect(global: &Global, patience: Duration) -> Result<(Arc<dyn Engine>, Arc<dyn Balancer>)> {
     let docker = super::connect::connect(&global.engine).await?;
-    let balancer = Haproxy::new(&global.balancer, global.engine.timeout);
+    let balancer = Haproxy::new(&global.balancer, global.engine.timeout.min(patience));
     match global.target.target {
         Target::Docker => Ok((Arc::new(docker), Arc::new(balancer))),
         Target::Swarm => {

@@ -52,3 +52,18 @@ fn a_balancer_that_is_not_there_is_not_waited_for() {
         assert!(began.elapsed() < Duration::from_secs(60), "{balancer}: {:?}", began.elapsed());
     }
 }
+
+#[test]
+fn a_look_at_a_balancer_that_is_not_there_ends_with_9_before_the_time_of_a_deploy_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (missing, state) = (folder.path().join("admin.sock"), folder.path().to_str().unwrap());
+    for command in [&["status"][..], &["deploy", "plinth:2", "--dry-run"]] {
+        let began = Instant::now();
+        let options = ["--timeout", "10m", "--state-dir", state, "--balancer", missing.to_str().unwrap()];
+        let output = ops(&[command, &options[..]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(9), "{command:?}: {said}");
+        assert!(said.contains("see --balancer"), "{said}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{command:?}: {:?}", began.elapsed());
+    }
+}
