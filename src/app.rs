@@ -56,7 +56,12 @@ impl Policies {
         let CacheConfig { l1_ttl, l2_ttl, l3_ttl, fail_safe, .. } = config.cache;
         // A little less than the request's own, so that the client gets the answer that names the cause.
         let hard_timeout = config.http.request_timeout.mul_f64(0.9);
-        let policy = |cache| Policy { l1_ttl, l2_ttl, l3_ttl, fail_safe, hard_timeout, ..Policy::new(cache) };
+        let policy = |cache| {
+            let usual = Policy::new(cache);
+            // A load that is cut before its request would be cut at every retry.
+            let load_timeout = usual.load_timeout.max(hard_timeout);
+            Policy { l1_ttl, l2_ttl, l3_ttl, fail_safe, hard_timeout, load_timeout, ..usual }
+        };
         // Computing data doesn't use the database, which the gate protects.
         Self { user: policy("user"), data: Policy { gated: false, ..policy("data") } }
     }
@@ -178,7 +183,7 @@ impl App {
         if database.migrate_on_start {
             migrations::migrate(database).await?;
         }
-        let client = connect(database).await.context("can't connect to the database")?;
+        let (client, _driver) = connect(database).await.context("can't connect to the database")?;
         migrations::check(&client).await.context("can't read the schema's history")
     }
 

@@ -27,7 +27,7 @@ const METRICS: &[Metric] = &[
     Metric::counter("http_errors", &["http_route", "class"], 2 * ROUTES, "Answers with status 400 and above, class 4xx or 5xx"),
     Metric::gauge("http_error_rate", &[], 1, "Percent of answers of 400 and above in the last minute"),
     Metric::gauge("http_requests_in_flight", &[], 1, "Requests being worked on"),
-    Metric::counter("panics", &[], 1, "Panics of handlers, answered with 500"),
+    Metric::counter("panics", &[], 1, "Panics, of handlers (answered with 500) or in the background"),
     Metric::histogram("db_client_operation_duration_seconds", &["db_system_name", "db_operation_name", "error_type"], OPERATIONS, "A statement or transaction"),
     Metric::histogram("db_client_connection_wait_time_seconds", &[], 1, "Wait for a connection"),
     Metric::counter("db_client_connection_timeouts", &[], 1, "Waits for a connection that took too long"),

@@ -16,6 +16,9 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use self::reader::{ConfigError, Reader, Values, duration, list, parsed, size};
 
+/// More threads than this the framework refuses.
+const MOST_WORKERS: usize = 512;
+
 #[derive(Clone)]
 pub struct Config {
     pub http: HttpConfig,
@@ -100,7 +103,7 @@ impl HttpConfig {
             port: r.setting("PORT", parsed("a port")),
             bind: r.optional("BIND_ADDRESS", parsed("an IP address")).unwrap_or(IpAddr::from([0, 0, 0, 0])),
             management_port: r.optional("MANAGEMENT_PORT", parsed("a port")),
-            workers: r.optional("WORKERS", positive).unwrap_or(cores),
+            workers: r.optional("WORKERS", at_most(MOST_WORKERS)).unwrap_or(cores.min(MOST_WORKERS)),
             trusted_proxies: r.setting("TRUSTED_PROXIES", list(network)),
             request_timeout: r.setting("REQUEST_TIMEOUT", nonzero_duration),
             body_limit: r
@@ -200,7 +203,8 @@ fn export(r: &mut Reader<'_>) -> Option<ExportConfig> {
     let headers = r.setting("OTEL_EXPORTER_OTLP_HEADERS", list(header));
     let timeout = r.optional("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", milliseconds);
     let timeout = timeout.unwrap_or_else(|| r.setting("OTEL_EXPORTER_OTLP_TIMEOUT", milliseconds));
-    let queue = r.setting("OTEL_BSP_MAX_QUEUE_SIZE", queue);
+    // The SDK takes the memory for its queue at the start: 720 bytes a span, so 45 MiB at most.
+    let queue = r.setting("OTEL_BSP_MAX_QUEUE_SIZE", at_most(65_536));
     let endpoint = whole.or(base).filter(|_| !disabled && !none)?;
     Some(ExportConfig { endpoint, grpc, headers, timeout, queue })
 }
@@ -234,10 +238,9 @@ fn positive(text: &str) -> Result<usize, String> {
     above_zero(parsed("a number above 0"))(text)
 }
 
-/// The SDK takes the memory for its queue at the start: 720 bytes a span, so 45 MiB at most.
-fn queue(text: &str) -> Result<usize, String> {
-    let most = 65_536;
-    positive(text).and_then(|queue| if queue <= most { Ok(queue) } else { Err(format!("must be at most {most}")) })
+/// A number above 0, but no greater than this.
+fn at_most(most: usize) -> impl Fn(&str) -> Result<usize, String> {
+    move |text| positive(text).and_then(|n| if n <= most { Ok(n) } else { Err(format!("must be at most {most}")) })
 }
 
 fn nonzero_duration(text: &str) -> Result<Duration, String> {

@@ -12,6 +12,7 @@ use tiered_cache::{Redis, RemoteError};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_postgres::Client;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::memory::Memory;
 use crate::config::DatabaseConfig;
@@ -132,18 +133,18 @@ impl Checker {
         }
     }
 
-    async fn check_database(&self, kept: &mut Option<Client>) -> Verdict {
+    async fn check_database(&self, kept: &mut Option<(Client, AbortOnDropHandle<()>)>) -> Verdict {
         let ask = async {
-            let client = match kept.take().filter(|client| !client.is_closed()) {
-                Some(client) => client,
+            let (client, driver) = match kept.take().filter(|(client, _)| !client.is_closed()) {
+                Some(kept) => kept,
                 None => connect(&self.database).await?,
             };
             client.simple_query("select 1").await?;
-            anyhow::Ok(client)
+            anyhow::Ok((client, driver))
         };
         match timeout(LIMIT, ask).await {
-            Ok(Ok(client)) => {
-                *kept = Some(client);
+            Ok(Ok(connection)) => {
+                *kept = Some(connection);
                 Verdict::Healthy
             }
             Ok(Err(error)) if error.downcast_ref().and_then(tokio_postgres::Error::code).is_some() => {

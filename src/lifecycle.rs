@@ -53,14 +53,30 @@ impl Lifecycle {
     /// Runs a task until the process stops. One that ends before, or panics, stops the process with exit code 1:
     /// better a restart than a process that is half dead.
     pub fn background(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let (stop, died, life) = (self.stop.clone(), self.died.clone(), self.clone());
-        let task = tokio::spawn(async move { stop.run_until_cancelled(task).await.is_none() });
-        self.tasks.spawn(async move {
+        let stop = self.stop.clone();
+        self.tasks.spawn(self.needed(name, async move { stop.run_until_cancelled(task).await.is_none() }));
+    }
+
+    /// Runs a task that outlives the others, and is told apart from them when to end.
+    pub fn foreground(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.needed(name, async {
+            task.await;
+            false
+        }));
+    }
+
+    /// The process doesn't run on without this task, which returns whether it was told to end.
+    fn needed<F>(&self, name: &'static str, task: F) -> impl Future<Output = ()> + use<F>
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let (died, life, task) = (self.died.clone(), self.clone(), tokio::spawn(task));
+        async move {
             if !matches!(task.await, Ok(true)) && life.phase() < Phase::Stopping {
                 tracing::error!(name: "lifecycle.task_died", task = name, "a background task ended; the process stops");
                 died.cancel();
             }
-        });
+        }
     }
 
     /// Whether a background task ended by itself.

@@ -103,7 +103,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
 #[tokio::main(flavor = "current_thread")]
 async fn migrate(config: &DatabaseConfig, check: bool) -> anyhow::Result<ExitCode> {
     if check {
-        let client = connect(config).await.context("can't connect to the database")?;
+        let (client, _driver) = connect(config).await.context("can't connect to the database")?;
         let schema = migrations::check(&client).await?;
         print(&format!("schema: {schema:?}"));
         return Ok(if schema == Schema::Current { ExitCode::SUCCESS } else { ExitCode::FAILURE });

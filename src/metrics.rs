@@ -46,7 +46,6 @@ pub struct Metrics {
     pub errors: Family<Labels<2>, Counter>,
     pub error_rate: Arc<ErrorRate>,
     pub in_flight: Gauge,
-    pub panics: Counter,
     /// The operation is the query's name in the code; the error type is empty or the kind of the failure.
     pub query_duration: Family<Labels<3>, Histogram, fn() -> Histogram>,
     pub pool_wait: Histogram,
@@ -64,6 +63,7 @@ impl Metrics {
         let build: Family<Labels<2>, Gauge> = declared(r, "build_info", Family::default());
         build.get_or_create(&[("version", crate::VERSION), ("revision", crate::REVISION)]).set(1);
         declared(r, "log_lines_dropped", telemetry.log.dropped.clone());
+        declared(r, "panics", telemetry.log.panics.clone());
         declared(r, "telemetry_spans", telemetry.spans.clone());
         let error_rate = Arc::new(ErrorRate::default());
         r.register_collector(Box::new(Arc::clone(&error_rate)));
@@ -78,7 +78,6 @@ impl Metrics {
             errors: declared(r, "http_errors", Family::default()),
             error_rate,
             in_flight: declared(r, "http_requests_in_flight", Gauge::default()),
-            panics: declared(r, "panics", Counter::default()),
             query_duration: declared(r, "db_client_operation_duration_seconds", Family::new_with_constructor(queries)),
             pool_wait: declared(r, "db_client_connection_wait_time_seconds", queries()),
             pool_timeouts: declared(r, "db_client_connection_timeouts", Counter::default()),

@@ -69,8 +69,9 @@ impl Service {
     pub async fn run(self, mut signals: Signals) -> Outcome {
         let Self { app, api, management, address } = self;
         let servers = Handles { api: api.handle(), management: management.as_ref().map(Server::handle) };
-        for server in [Some(api), management].into_iter().flatten() {
-            app.lifecycle.background("server", async { drop(server.await) });
+        app.lifecycle.background("server", async { drop(api.await) });
+        if let Some(management) = management {
+            app.lifecycle.foreground("management server", async { drop(management.await) });
         }
         tracing::info!(name: "server.listening", %address, port = address.port(), "listening");
 

@@ -1,8 +1,11 @@
 //! The API's description, and a page to try it that needs no other site.
 
+use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
 
 use actix_web::HttpResponse;
+use actix_web::body::SizedStream;
 use actix_web::http::header::{CACHE_CONTROL, ContentEncoding, LOCATION};
 use actix_web::web::{Bytes, Data, Path};
 use utoipa::openapi::path::Operation as Documented;
@@ -14,6 +17,9 @@ use utoipa_swagger_ui::Config;
 use crate::health::probes;
 use crate::server::problem::{self, CONTENT_TYPE, Kind, Problem, ProblemDocument};
 use crate::server::routes::{Access, Class, Operation, RESOURCES};
+
+/// Bytes that wait for a slow reader of a file.
+const PIECE: usize = 16 << 10;
 
 #[derive(Derive)]
 #[openapi(
@@ -122,5 +128,12 @@ pub async fn page(file: Path<String>, config: Data<Config<'static>>) -> Result<H
     let mut answer = HttpResponse::Ok();
     found.gzpipped.then(|| answer.insert_header(ContentEncoding::Gzip));
     answer.insert_header((CACHE_CONTROL, "private, max-age=3600")).content_type(found.content_type);
-    Ok(answer.body(found.bytes.into_owned()))
+    let size = found.bytes.len() as u64;
+    // In pieces, since the framework keeps all of one in memory until the client has read it.
+    let pieces: Vec<Bytes> = match found.bytes {
+        Cow::Borrowed(file) => file.chunks(PIECE).map(Bytes::from_static).collect(),
+        Cow::Owned(file) => vec![Bytes::from(file)],
+    };
+    let pieces = futures_util::stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
+    Ok(answer.body(SizedStream::new(size, pieces)))
 }

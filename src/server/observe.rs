@@ -121,7 +121,6 @@ pub async fn observe<B: MessageBody + 'static>(
         Ok(Ok(answer)) => Ok(flight.finish(answer.map_into_boxed_body())),
         Ok(Err(error)) => Err(flight.finish_error(&error)),
         Err(_) => {
-            observer.metrics.panics.inc();
             let problem =
                 Problem::new(problem::INTERNAL, "The request could not be answered.").because("a panic, logged apart");
             Err(flight.finish_error(&problem.into()))
@@ -129,7 +128,8 @@ pub async fn observe<B: MessageBody + 'static>(
     }
 }
 
-/// One request under way. Dropped before it was finished, it counts as one whose client went away.
+/// One request under way. Dropped before it was finished, it counts as one whose client went away, unless it is the process
+/// that goes.
 struct Flight<'a> {
     observer: &'a Observer,
     context: Arc<RequestContext>,
@@ -316,7 +316,10 @@ impl<'a> Flight<'a> {
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            self.record(CLIENT_CLOSED, Some("the client went away"));
+            let stopping = self.observer.lifecycle.phase() >= Phase::Stopping;
+            let cut = (503, "cut off: it did not end before SHUTDOWN_TIMEOUT");
+            let (status, why) = if stopping { cut } else { (CLIENT_CLOSED, "the client went away") };
+            self.record(status, Some(why));
         }
     }
 }

@@ -99,14 +99,13 @@ pub(super) fn pool(config: &DatabaseConfig, tls: MakeRustlsConnect, runtime: Han
     Ok(pool)
 }
 
-/// One connection outside of the pool, for migrations and health checks; its driver ends with the client.
-/// It answers in time or fails: the driver's own bound is for TCP alone.
-pub async fn connect(config: &DatabaseConfig) -> anyhow::Result<Client> {
+/// One connection outside of the pool, for migrations and health checks, and what drives it. Dropping that ends the
+/// connection at once; the client's end alone would leave it open for as long as a query waits for its answer.
+/// It is there in time or fails: the driver's own bound is for TCP alone.
+pub async fn connect(config: &DatabaseConfig) -> anyhow::Result<(Client, AbortOnDropHandle<()>)> {
     let connected = tokio::time::timeout(config.acquire_timeout, settings(config).connect(tls(config))).await;
     let (client, connection) = connected.context("no answer in time")??;
-    tokio::spawn(async move {
-        // The client sees the same error.
-        let _ = connection.await;
-    });
-    Ok(client)
+    // The client sees the same error.
+    let driver = tokio::spawn(async move { drop(connection.await) });
+    Ok((client, AbortOnDropHandle::new(driver)))
 }

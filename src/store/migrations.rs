@@ -30,11 +30,11 @@ pub enum Schema {
 pub async fn migrate(config: &DatabaseConfig) -> anyhow::Result<Vec<String>> {
     // refinery takes no lock, and works on a client of its own. The lock belongs to a transaction, since through a
     // pooler such as PgBouncer one that belongs to a session would never be released.
-    let mut guard = connect(config).await.context("can't connect to the database")?;
+    let (mut guard, _driver) = connect(config).await.context("can't connect to the database")?;
     let lock = guard.transaction().await.context("can't begin a transaction")?;
     lock.batch_execute("set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0").await?;
     lock.execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await.context("can't take the migration lock")?;
-    let mut client = connect(config).await.context("can't connect to the database")?;
+    let (mut client, _other_driver) = connect(config).await.context("can't connect to the database")?;
     // A migration takes as long as it takes.
     client.batch_execute("set statement_timeout = 0").await?;
     let runner = embedded::migrations::runner().set_abort_missing(false);

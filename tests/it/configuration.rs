@@ -83,6 +83,12 @@ async fn one_message_names_every_wrong_setting() {
 }
 
 #[tokio::test]
+async fn more_threads_than_the_framework_takes_are_refused() {
+    let message = refusal(&[], &[("WORKERS", "513")]).await;
+    assert!(message.contains("  WORKERS: \"513\" must be at most 512"), "{message}");
+}
+
+#[tokio::test]
 async fn a_wrong_secret_is_named_but_not_shown() {
     let message = refusal(
         &[],

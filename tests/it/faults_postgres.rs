@@ -154,6 +154,38 @@ async fn connections_that_are_never_answered_do_not_pile_up() {
 }
 
 #[tokio::test]
+async fn queries_of_health_checks_that_are_never_answered_leave_no_connection() {
+    let postgres = OwnPostgres::start().await;
+    let app = postgres.app().env("DATABASE_POOL_MIN", "1").start().await;
+    app.wait_for_health("healthy").await;
+    let sql = Sql::connect(&postgres.server.url("postgres")).await;
+    let asked =
+        "select (select pid::bigint from pg_stat_activity where query = 'select 1' order by query_start desc limit 1)";
+    let files = async || app.sum("process_open_fds", &[]).await;
+    let before = files().await;
+
+    // Login works, but the query is never answered, as behind a pooler that has lost its database.
+    let mut frozen = Vec::new();
+    for _ in 0..4 {
+        wait_until("a health check", LIMIT, async || !frozen.contains(&sql.number(asked).await)).await.unwrap();
+        let pid = sql.number(asked).await;
+        signal(pid, "STOP");
+        frozen.push(pid);
+        app.wait_for_health("degraded").await;
+        app.wait_for_health("healthy").await;
+    }
+
+    let back = async || files().await <= before;
+    wait_until("no more connections than before", LIMIT, back).await.unwrap();
+    frozen.into_iter().for_each(|pid| signal(pid, "CONT"));
+}
+
+fn signal(process: i64, name: &str) {
+    let sent = std::process::Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+#[tokio::test]
 async fn without_redis_too_the_service_is_unhealthy_but_stays_ready() {
     let postgres = OwnPostgres::start().await;
     let app = postgres.app().without_redis().start().await;

@@ -215,6 +215,9 @@ async fn a_request_that_does_not_end_is_given_up_at_the_deadline() {
     // When there is still time for it, the client is told.
     assert!(client.answer().await.map_or(true, |answer| answer.status == 503));
     app.wait_for_line("a warning", |line| line["message"] == "requests did not end in time").await;
+    // Whoever cut it off, it wasn't the client.
+    let cut = |line: &Value| line["http.route"] == "/api/data/{id}" && line["http.response.status_code"] == 503;
+    app.wait_for_line("the request's line", cut).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use devkit::{free_port, wait_until};
 
-use crate::support::{LIMIT, TestApp, operations};
+use crate::support::{LIMIT, Sql, TestApp, Wire, operations};
 
 /// A service with a management port, ready, and the URL of that port.
 async fn app_with_management() -> (TestApp, String) {
@@ -33,6 +33,31 @@ async fn each_open_operation_is_on_one_of_the_two_ports() {
             assert!(there == 404 && here != 404, "{path}: {there} {here}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_management_port_answers_until_the_background_has_ended() {
+    let (mut app, management) = app_with_management().await;
+    let sql = Sql::connect(&app.database.as_ref().unwrap().url()).await;
+    sql.add_users(1).await;
+    sql.run("begin; select from users where id = 1 for update").await;
+    let mut client = Wire::open(&app.url).await.unwrap();
+    let body = r#"{"name": "New Name", "email": "user1@example.com"}"#;
+    client.send_json("PUT", "/api/users/1", body).await.unwrap();
+    sql.wait_for_waiting(1).await;
+    client.reset();
+
+    app.signal("TERM");
+    let refused = async || Wire::open(&app.url).await.is_err();
+    wait_until("no connection is taken any more", LIMIT, refused).await.unwrap();
+    // No request is left, but the write goes on.
+    for _ in 0..100 {
+        assert_eq!(status(&app, &format!("{management}/health/live")).await, 200);
+    }
+    assert_eq!(status(&app, &format!("{management}/metrics")).await, 200);
+    sql.unlock().await;
+
+    assert_eq!(app.exit().await.code(), Some(0));
 }
 
 #[tokio::test]

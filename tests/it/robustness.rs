@@ -1,11 +1,14 @@
 //! What anybody can send to an open port.
 
+use std::io::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use devkit::FaultProxy;
+use devkit::{FaultProxy, wait_until};
+use socket2::{Domain, Socket, Type};
 use tokio::time::timeout;
 
-use crate::support::{LIMIT, TestApp, Wire};
+use crate::support::{LIMIT, Sql, TestApp, Wire};
 
 /// Asserts that the service is as well as before.
 async fn assert_well(app: &TestApp) {
@@ -100,6 +103,49 @@ async fn a_client_that_reads_nothing_holds_up_nobody() {
     }
     deaf.reset();
     assert_well(&app).await;
+}
+
+#[tokio::test]
+async fn clients_that_read_nothing_of_a_large_file_take_little_memory() {
+    const CLIENTS: usize = 200;
+    let app = TestApp::start().await;
+    let file = "/docs/swagger-ui-bundle.js";
+    assert!(app.get(file).await.text.len() > 400_000);
+    let resident = async || app.sum("process_resident_memory_bytes", &[]).await;
+    let before = resident().await;
+
+    let address: SocketAddr = app.url.trim_start_matches("http://").parse().unwrap();
+    let mut deaf = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // Else the kernel takes all of it.
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.set_tcp_mss(536).unwrap();
+        socket.connect(&address.into()).unwrap();
+        socket.write_all(format!("GET {file} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+        deaf.push(socket);
+    }
+    let begun = async || app.answered("/docs/{file:.*}", 200).await == CLIENTS as f64 + 1.0;
+    wait_until("every answer has begun", LIMIT, begun).await.unwrap();
+
+    // The file has 400 kB.
+    let grown = (resident().await - before) / CLIENTS as f64;
+    assert!(grown < 150_000.0, "{grown} bytes for each client");
+    drop(deaf);
+    assert_well(&app).await;
+}
+
+#[tokio::test]
+async fn a_panic_is_counted_wherever_it_is_caught() {
+    let app = TestApp::start().await;
+    let sql = Sql::connect(&app.database.as_ref().unwrap().url()).await;
+    sql.add_users(1).await;
+    // A type that no migration made: reading it panics, in a task of the cache.
+    sql.run("alter table users alter column name type bytea using name::bytea").await;
+
+    assert_eq!(app.get("/api/users/1").await.status, 500);
+
+    assert_eq!(app.sum("panics_total", &[]).await, 1.0);
 }
 
 #[tokio::test]

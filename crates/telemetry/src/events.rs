@@ -84,9 +84,10 @@ impl<S> Filter<S> for EventFilter {
     }
 }
 
-/// Panics become lines like everything else, and are on disk before the process may end of them.
+/// Panics are counted and become lines like everything else, on disk before the process may end of them.
 pub(crate) fn log_panics(writer: LogWriter) {
     std::panic::set_hook(Box::new(move |panic| {
+        writer.panics.inc();
         let mut line = writer.line(tracing::Level::ERROR, "panic");
         line.message(panic.payload_as_str().unwrap_or("a panic without a text"));
         if let Some(context) = RequestContext::current() {

@@ -24,6 +24,8 @@ pub struct LogWriter {
     format: LogFormat,
     /// Lines that stdout did not take in time.
     pub dropped: Counter,
+    /// Panics, whoever caught them.
+    pub panics: Counter,
 }
 
 #[derive(Default)]
@@ -46,7 +48,7 @@ impl LogWriter {
         let (drained, dropped) = (Arc::clone(&shared), Counter::default());
         let lost = dropped.clone();
         std::thread::Builder::new().name("log".to_owned()).spawn(move || drain(&drained, &lost, out))?;
-        Ok(Self { shared, format, dropped })
+        Ok(Self { shared, format, dropped, panics: Counter::default() })
     }
 
     /// A line that begins with the time.
