@@ -1,8 +1,9 @@
 //! `compose.yaml`: one command, and everything is there, healthy and shut off from what it doesn't need.
 
+use devkit::wait_until;
 use serde_json::{Value, json};
 
-use crate::support::{Project, client, docker, output};
+use crate::support::{LIMIT, Project, client, docker, output};
 
 #[tokio::test]
 async fn one_command_brings_up_a_system_that_serves_and_another_leaves_nothing_of_it() {
@@ -67,6 +68,35 @@ async fn the_balancer_alone_is_published_and_says_who_the_client_is() {
     }
     let reached = output(&["exec", &balancer, "timeout", "5", "bash", "-c", ": >/dev/tcp/blue1/3000"]).await;
     assert!(reached.status.success(), "{reached:?}");
+}
+
+#[tokio::test]
+async fn what_the_balancer_answers_itself_is_a_problem_and_is_logged() {
+    let project = Project::up(&[]).await;
+    let (url, client) = (format!("http://{}", project.address().await), client());
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let ask = async |path: &str| {
+        let request = client.get(format!("{url}{path}")).header("X-Request-Id", "of-the-client");
+        let answer = request.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01")).send().await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        assert_eq!(answer.headers()["x-request-id"], "of-the-client");
+        let again = answer.headers().get("retry-after").map(|after| after.to_str().unwrap().to_owned());
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!((&problem["instance"], &problem["trace_id"]), (&json!(path), &json!(trace)));
+        (problem["status"].as_u64().unwrap(), again)
+    };
+    assert_eq!(ask("/metrics").await, (404, None));
+    project.compose(&["stop", "--timeout", "10", "blue1", "blue2"]).await;
+
+    assert_eq!(ask("/api/test").await, (503, Some("1".to_owned())));
+    let drawn: Value = client.get(format!("{url}/api/users")).send().await.unwrap().json().await.unwrap();
+    let drawn = drawn["trace_id"].as_str().unwrap().to_owned();
+    assert!(drawn.len() == 32 && drawn.chars().all(|one| one.is_ascii_hexdigit()), "{drawn}");
+    let logged = async || {
+        let text = project.compose(&["logs", "--no-log-prefix", "balancer"]).await;
+        text.lines().any(|line| line.contains(" 503 ") && line.contains("of-the-client") && line.contains("GET /api/test"))
+    };
+    wait_until("the balancer's line", LIMIT, logged).await.unwrap();
 }
 
 #[tokio::test]
