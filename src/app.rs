@@ -52,7 +52,7 @@ fn patience(config: &Config) -> Duration {
 }
 
 impl Policies {
-    fn new(config: &Config) -> Self {
+    pub fn new(config: &Config) -> Self {
         let CacheConfig { l1_ttl, l2_ttl, l3_ttl, fail_safe, .. } = config.cache;
         // A little less than the request's own, so that the client gets the answer that names the cause.
         let hard_timeout = config.http.request_timeout.mul_f64(0.9);

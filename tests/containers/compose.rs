@@ -42,9 +42,15 @@ async fn the_balancer_alone_is_published_and_says_who_the_client_is() {
     let drawn = client.get(format!("{url}/api/test")).header("X-Request-Id", "not ok\\").send().await.unwrap();
     let drawn = drawn.headers()["x-request-id"].to_str().unwrap().to_owned();
     assert_eq!(drawn.len(), 36, "HAProxy's, not the client's: {drawn}");
-    let lines = logged(&project, &["blue1", "blue2"]).await;
-    assert_eq!(lines.iter().filter(|line| line["request_id"] == "of-the-client").count(), 2);
-    assert_eq!(lines.iter().filter(|line| line["request_id"] == drawn.as_str()).count(), 1);
+    let count = |lines: &[Value], id: &str| lines.iter().filter(|line| line["request_id"] == id).count();
+    let replicas = ["blue1", "blue2"];
+    let written = async || {
+        let lines = logged(&project, &replicas).await;
+        count(&lines, "of-the-client") >= 2 && count(&lines, &drawn) >= 1
+    };
+    wait_until("the requests' lines", LIMIT, written).await.unwrap();
+    let lines = logged(&project, &replicas).await;
+    assert_eq!((count(&lines, "of-the-client"), count(&lines, &drawn)), (2, 1));
     let edge = format!("{{{{(index .NetworkSettings.Networks \"{}_edge\").Gateway}}}}", project.name);
     let host = docker(&["inspect", "--format", &edge, &project.container("balancer").await]).await;
     for line in lines.iter().filter(|line| line["url.path"] == "/api/test") {
@@ -94,7 +100,8 @@ async fn what_the_balancer_answers_itself_is_a_problem_and_is_logged() {
     assert!(drawn.len() == 32 && drawn.chars().all(|one| one.is_ascii_hexdigit()), "{drawn}");
     let logged = async || {
         let text = project.compose(&["logs", "--no-log-prefix", "balancer"]).await;
-        text.lines().any(|line| line.contains(" 503 ") && line.contains("of-the-client") && line.contains("GET /api/test"))
+        text.lines()
+            .any(|line| line.contains(" 503 ") && line.contains("of-the-client") && line.contains("GET /api/test"))
     };
     wait_until("the balancer's line", LIMIT, logged).await.unwrap();
 }

@@ -33,7 +33,7 @@ impl Runner {
         let mut command = Command::new(checkout("k6/run"));
         command.arg(script).arg("--quiet").args(args).env("TARGET", format!("http://{}", self.target));
         command.env("API_TOKEN", &self.token).env("RESULTS", self.results.path()).env("USERS", "10");
-        command.envs([("RATE", "20"), ("DURATION", "6s"), ("CLIENTS", "50")]).envs(settings.iter().copied());
+        command.envs([("RATE", "20"), ("DURATION", "6s"), ("CLIENTS", "500")]).envs(settings.iter().copied());
         finished(&mut command).await
     }
 

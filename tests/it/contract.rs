@@ -52,6 +52,8 @@ async fn app() -> (TestApp, Collector) {
         .env("OTEL_BSP_SCHEDULE_DELAY", "100")
         .env("LOG_LEVEL", "info,plinth=debug,tiered_cache=debug")
         .env("REDIS_TIMEOUT", "10s")
+        // Long enough for a second request to find the first one under way.
+        .env("DATA_COMPUTE_TIME", "500ms")
         .start()
         .await;
     (app, collector)

@@ -273,7 +273,9 @@ async fn a_statement_takes_no_longer_than_configured() {
 
 #[tokio::test]
 async fn a_cancelled_query_holds_no_connection() {
-    let (app, sql) = with_one_connection(&[("REQUEST_TIMEOUT", "20s"), ("DATABASE_COMMAND_TIMEOUT", "250s")]).await;
+    let patient =
+        [("REQUEST_TIMEOUT", "20s"), ("DATABASE_COMMAND_TIMEOUT", "250s"), ("DATABASE_ACQUIRE_TIMEOUT", "10s")];
+    let (app, sql) = with_one_connection(&patient).await;
     sql.lock_users().await;
     let mut client = Wire::open(&app.url).await.unwrap();
     client.send_get("/api/users", "").await.unwrap();
@@ -289,7 +291,9 @@ async fn a_cancelled_query_holds_no_connection() {
 
 #[tokio::test]
 async fn a_query_longer_than_its_request_holds_no_connection() {
-    let (app, sql) = with_one_connection(&[("REQUEST_TIMEOUT", "1s"), ("DATABASE_COMMAND_TIMEOUT", "250s")]).await;
+    let settings =
+        [("REQUEST_TIMEOUT", "5s"), ("DATABASE_COMMAND_TIMEOUT", "250s"), ("DATABASE_ACQUIRE_TIMEOUT", "3s")];
+    let (app, sql) = with_one_connection(&settings).await;
     sql.lock_users().await;
 
     app.get("/api/users").await.problem(503);

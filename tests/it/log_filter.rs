@@ -24,10 +24,11 @@ async fn is_verbose(app: &TestApp, id: &str) -> bool {
 async fn levels_change_for_a_while_and_go_back_by_themselves() {
     let app = TestApp::start().await;
     assert!(!is_verbose(&app, "before").await);
-    let answer = app.write(Method::PUT, PATH, &json!({"filter": "tiered_cache=debug,info", "for": "2s"})).await;
+    let answer = app.write(Method::PUT, PATH, &json!({"filter": "tiered_cache=debug,info", "for": "1h"})).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert!(is_verbose(&app, "meanwhile").await);
     assert!(filter(&app).await.json()["filter"].as_str().unwrap().contains("tiered_cache=debug"));
+    app.write(Method::PUT, PATH, &json!({"filter": "tiered_cache=debug,info", "for": "1s"})).await;
     app.wait_for_line("the end", |line| line["event.name"] == "log_filter.restored").await;
     assert!(!is_verbose(&app, "after").await);
 }

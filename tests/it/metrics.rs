@@ -123,7 +123,7 @@ async fn requests_are_counted_by_method_route_and_status() {
 
 #[tokio::test]
 async fn errors_are_counted_by_route_and_class_and_as_a_share() {
-    let app = TestApp::builder().env("REQUEST_TIMEOUT", "300ms").env("DATA_COMPUTE_TIME", "5s").start().await;
+    let app = TestApp::builder().env("REQUEST_TIMEOUT", "3s").env("DATA_COMPUTE_TIME", "20s").start().await;
     app.get("/api/test").await;
     app.get("/api/test").await;
     app.get("/api/users/99").await.problem(404);

@@ -224,7 +224,7 @@ async fn a_malformed_traceparent_begins_a_new_trace() {
 #[tokio::test]
 async fn a_failure_of_the_service_is_an_error_on_the_span_and_one_of_the_client_is_not() {
     let collector = Collector::http();
-    let app = app_for(&collector, &[("REQUEST_TIMEOUT", "300ms"), ("DATA_COMPUTE_TIME", "5s")]).await;
+    let app = app_for(&collector, &[("REQUEST_TIMEOUT", "3s"), ("DATA_COMPUTE_TIME", "20s")]).await;
     get_in(&app, "/api/data/slow", TRACE, true).await.problem(504);
     let spans = collector.wait_for(TRACE, "GET /api/data/{id}").await;
     let root = named(&spans, "GET /api/data/{id}");

@@ -104,8 +104,8 @@ async fn every_metric_asked_for_exists_with_the_labels_it_is_asked_by() {
         programs.ask("query", &ask).await.unwrap()["result"][0].is_object()
     };
     wait_until("rules were evaluated", LIMIT, recorded).await.unwrap();
-    let down = programs.ask("query", &[("query", "up == 0")]).await.unwrap();
-    assert_eq!(down["result"], json!([]), "targets that aren't up");
+    let up = async || programs.ask("query", &[("query", "up == 0")]).await.unwrap()["result"] == json!([]);
+    wait_until("all targets are up", LIMIT, up).await.unwrap();
 
     let names = programs.ask("label/__name__/values", &[]).await.unwrap();
     let names: BTreeSet<_> = names.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();

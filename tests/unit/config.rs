@@ -5,6 +5,7 @@ use std::time::Duration;
 use telemetry::settings::TelemetryConfig;
 
 use super::generated::assert_generated;
+use crate::app::Policies;
 use crate::config::Config;
 use crate::config::reader::Values;
 use crate::config::settings::{GROUPS, Setting, Source};
@@ -123,6 +124,16 @@ fn what_is_set_for_traces_wins() {
     assert_eq!(telemetry(&both).export.unwrap().timeout, Duration::from_millis(8));
     let export = telemetry(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://jaeger:4318/traces/")]).export.unwrap();
     assert_eq!(export.endpoint, "http://jaeger:4318/traces/", "taken as it is");
+}
+
+#[test]
+fn a_load_may_take_as_long_as_its_request() {
+    for (timeout, least) in [("10s", 9), ("60s", 54)] {
+        let policies = Policies::new(&read(&[("REQUEST_TIMEOUT", timeout)]).unwrap());
+        for policy in [policies.user, policies.data] {
+            assert!(policy.load_timeout >= Duration::from_secs(least), "{:?}", policy.load_timeout);
+        }
+    }
 }
 
 #[test]

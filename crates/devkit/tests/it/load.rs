@@ -25,7 +25,7 @@ async fn three(kept: bool, behave: impl Fn(usize, TcpStream) + Send + Sync + 'st
 async fn ask(to: std::net::SocketAddr, kept: bool) -> Report {
     let (kept, fresh) = if kept { (1, 0) } else { (0, 1) };
     let asks = Arc::new(|_| Ask { method: "POST", path: "/".into(), body: "{}".into(), ..Ask::default() });
-    let (pause, limit) = (Duration::ZERO, Duration::from_millis(500));
+    let (pause, limit) = (Duration::ZERO, Duration::from_secs(2));
     Load::start(&Traffic { to, kept, fresh, pause, limit, count: 3, sampled: 3, asks }).finished().await
 }
 

@@ -1,10 +1,15 @@
 //! Deploys of services, under load and interrupted.
 
+use std::time::Duration;
+
 use devkit::wait_until;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{Ended, Image, LIMIT, Stack, assert_none_failed, docker};
+
+/// Of each client between two requests.
+const PAUSE: Duration = Duration::from_millis(5);
 
 async fn ops(stack: &Stack, args: &[&str]) -> Ended {
     stack.ops(&stack.args(args)).await
@@ -23,7 +28,7 @@ fn services(expected: &[(&str, u64)]) -> Vec<(String, u64)> {
 async fn a_blue_green_deploy_and_its_rollback_lose_no_request_and_services_say_what_they_are() {
     let stack = Stack::up().await;
     let before = stack.serving().await;
-    let load = stack.load().await;
+    let load = stack.load(PAUSE).await;
 
     let ended = ops(&stack, &["deploy", &Image::Second.tag().await, "--smoke", "/api/test"]).await.expect(0);
     println!("{}", ended.stderr);
@@ -54,7 +59,8 @@ async fn a_canary_with_five_percent_errors_is_rolled_back_and_an_equal_one_is_pr
     let stack = Stack::up().await;
     let (before, here) = (stack.serving().await, stack.services().await);
     let quick = ["--strategy", "canary", "--warm-up", "2s", "--step-min", "5s", "--bake", "3s", "--keep-warm", "0s"];
-    let load = stack.load().await;
+    // One or two errors a second: between two looks, hardly ever one.
+    let load = stack.load(Duration::from_millis(50)).await;
 
     let faulty = Image::FivePercentErrors.tag().await;
     let ended = ops(&stack, &[&["deploy", &faulty], &quick[..]].concat()).await.expect(6);
@@ -64,7 +70,7 @@ async fn a_canary_with_five_percent_errors_is_rolled_back_and_an_equal_one_is_pr
     assert!((1..=10).contains(&report.failures()), "{report}");
     assert_eq!((stack.serving().await, stack.services().await), (before, here), "canary and baseline are gone");
 
-    let load = stack.load().await;
+    let load = stack.load(PAUSE).await;
     let equal = Image::Second.tag().await;
     let ended = ops(&stack, &[&["deploy", &equal, "--min-requests", "300"], &quick[..]].concat()).await.expect(0);
     println!("{}", ended.stderr);
@@ -78,7 +84,7 @@ async fn a_killed_deploy_is_put_right_and_tasks_that_are_replaced_are_found_with
     let stack = Stack::up().await;
     let before = stack.serving().await;
     let image = Image::Second.tag().await;
-    let load = stack.load().await;
+    let load = stack.load(PAUSE).await;
 
     for (wanted, forward) in [("started", false), ("promoted", true)] {
         // The bake holds a deploy between promotion and end, so that it is seen there.

@@ -23,6 +23,16 @@ async fn patient_cache(url: String) -> TieredCache {
     ready(Redis::new(config, Handle::current()).unwrap()).await
 }
 
+/// Soon a load is stored; on a busy machine not each one is in time.
+async fn is_used(cache: &TieredCache, source: &Source) {
+    for id in 1_000..1_050 {
+        if read(cache, source, id).await.unwrap().stored {
+            return;
+        }
+    }
+    panic!("of fifty loads none was stored");
+}
+
 async fn ready(redis: Redis) -> TieredCache {
     let cache = TieredCache::builder(Handle::current()).redis(redis).build();
     until(|| cache.health().fence_open).await;
@@ -145,7 +155,7 @@ async fn a_cut_connection_is_made_again_and_the_bus_replayed() {
     let server = devkit::Redis::start().await.unwrap();
     let proxy = FaultProxy::start(server.address()).await.unwrap();
     let source = Source::new();
-    let (a, b) = (cache(server.url()).await, cache(format!("redis://{}", proxy.addr())).await);
+    let (a, b) = (patient_cache(server.url()).await, cache(format!("redis://{}", proxy.addr())).await);
     get(&b, &source).await;
     proxy.set(Fault::Refuse);
     proxy.cut();
@@ -211,7 +221,7 @@ async fn a_frozen_redis_costs_requests_little_and_is_used_again_when_it_thaws() 
     let thawed = Instant::now();
     until(|| a.health().fence_open && !a.health().breaker_open).await;
     assert!(thawed.elapsed() < Duration::from_secs(10), "{:?}", thawed.elapsed());
-    assert!(read(&a, &source, 1_000).await.unwrap().stored);
+    is_used(&a, &source).await;
 }
 
 /// T16
@@ -283,7 +293,7 @@ async fn without_redis_at_the_start_the_cache_works_and_finds_it_later() {
     assert_eq!(get(&a, &source).await.tier, Tier::Source);
     server.start_again().await.unwrap();
     until(|| a.health().fence_open && !a.health().breaker_open).await;
-    assert!(read(&a, &source, 2).await.unwrap().stored);
+    is_used(&a, &source).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

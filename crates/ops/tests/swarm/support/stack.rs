@@ -116,8 +116,8 @@ impl Stack {
     }
 
     /// Clients that read and write through the balancer, over kept and new connections.
-    pub async fn load(&self) -> Load {
-        mixed(self.address, TOKEN.to_owned(), Duration::from_millis(5)).await
+    pub async fn load(&self, pause: Duration) -> Load {
+        mixed(self.address, TOKEN.to_owned(), pause).await
     }
 }
 
