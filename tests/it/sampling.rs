@@ -116,13 +116,17 @@ async fn what_another_replica_does_for_a_write_is_a_trace_of_its_own_linked_to_t
     // The reader would draw none by itself: the writer's decision holds.
     let env = [("OTEL_TRACES_SAMPLER", "parentbased_always_off"), ("REDIS_TIMEOUT", "10s")];
     let writer = app_for(&collector, &env).await;
-    let _reader = builder_for(&collector, &env).beside(&writer).start().await;
+    let reader = builder_for(&collector, &env).beside(&writer).start().await;
+    let cached = async || reader.get("/api/data/a").await.json()["cached"] == true;
+    wait_until("the reader has a copy", LIMIT, cached).await.unwrap();
     let delete = |trace: &str, flags: &str| {
         let request = writer.request(Method::DELETE, "/api/data/a").bearer_auth(TOKEN);
         let request = request.header("traceparent", format!("00-{trace}-{PARENT}-{flags}"));
         request.header("tracestate", "vendor=1").header("baggage", "user=hunter2")
     };
     assert_eq!(writer.send(delete(OTHER, "00")).await.status, 204);
+    // So that it hears of the next one by itself.
+    wait_until("the reader has heard of it", LIMIT, async || !cached().await).await.unwrap();
     assert_eq!(writer.send(delete(TRACE, "01")).await.status, 204);
 
     let applied = async || collector.spans().iter().any(|span| span.name == "cache_bus");

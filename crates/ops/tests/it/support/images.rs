@@ -44,6 +44,11 @@ migrate) exit 0;; \
 *) exec /plinth;; esac"#;
 
 impl Image {
+    /// The engine sometimes misses that the kernel killed for memory.
+    pub fn more_tries(self) -> usize {
+        if self == Self::RunsOutOfMemory { 4 } else { 0 }
+    }
+
     /// Its tag; built once in a run, in a second.
     pub async fn tag(self) -> String {
         let base = image().await;
