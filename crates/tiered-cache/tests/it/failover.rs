@@ -8,7 +8,7 @@ use devkit::{Fault, FaultProxy};
 use tiered_cache::{Tier, TieredCache};
 use tokio::runtime::Handle;
 
-use crate::redis::{connect, get, put, raw};
+use crate::redis::{connect_patiently, get, put, raw};
 use crate::support::{Source, Table, key, metric, until, write_through_outbox};
 
 /// Generous: it bounds what hangs.
@@ -35,7 +35,7 @@ impl Pair {
 
     async fn cache(&mut self, outbox: &Table) -> TieredCache {
         let way = FaultProxy::start(self.primary.address()).await.unwrap();
-        let redis = connect(format!("redis://{}", way.addr()));
+        let redis = connect_patiently(format!("redis://{}", way.addr()));
         self.ways.push(way);
         let cache = TieredCache::builder(Handle::current()).redis(redis).outbox(Arc::new(outbox.clone())).build();
         until(|| cache.health().fence_open).await;

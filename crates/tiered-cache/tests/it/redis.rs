@@ -18,9 +18,13 @@ pub async fn cache(url: String) -> TieredCache {
 }
 
 /// On a busy machine an operation may take longer than 100 ms, and then a replica loads by itself.
-async fn patient_cache(url: String) -> TieredCache {
+pub fn connect_patiently(url: String) -> Redis {
     let config = RedisConfig { timeout: Duration::from_secs(10), ..RedisConfig::new(url) };
-    ready(Redis::new(config, Handle::current()).unwrap()).await
+    Redis::new(config, Handle::current()).unwrap()
+}
+
+async fn patient_cache(url: String) -> TieredCache {
+    ready(connect_patiently(url)).await
 }
 
 /// Soon a load is stored; on a busy machine not each one is in time.
@@ -301,7 +305,8 @@ async fn a_write_is_named_to_other_replicas_and_those_that_name_none_are_heard_t
     static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let server = devkit::Redis::start().await.unwrap();
     let source = Source::new();
-    let replica = |name, link| TieredCache::builder(Handle::current()).redis(connect(server.url())).links(name, link);
+    let redis = || connect_patiently(server.url());
+    let replica = |name, link| TieredCache::builder(Handle::current()).redis(redis()).links(name, link);
     let own = |_: &tracing::Span, _: &str| TOLD.lock().unwrap().push("its own".to_owned());
     let writer = replica(|| "the writer".to_owned(), own).build();
     let nameless = replica(String::new, |_, _| ()).build();
