@@ -100,8 +100,8 @@ struct History(HashMap<String, Vec<EventMessage>>);
 impl History {
     async fn ask(docker: &Docker, now: f64) -> Result<Self> {
         let filters = HashMap::from([("type", vec!["container"]), ("event", vec!["oom", "kill"])]);
-        let since = format!("{:.0}", now - HISTORY);
-        let until = format!("{now:.0}");
+        // With its fraction: what happened within this second counts, too.
+        let (since, until) = (format!("{:.6}", now - HISTORY), format!("{now:.6}"));
         let options = EventsOptionsBuilder::default().since(&since).until(&until).filters(&filters).build();
         let events: Vec<_> =
             docker.events(Some(options)).try_collect().await.map_err(|error| failure(&error, "can't read events"))?;

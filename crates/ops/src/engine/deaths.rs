@@ -1,6 +1,7 @@
 //! How a container ended before the engine started it again: its state has forgotten that, the engine's events haven't.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error;
@@ -8,16 +9,18 @@ use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::TryStreamExt;
 
-use crate::state::journal::unix_now;
+use crate::state::journal::since_1970;
 
 /// Events that are older say nothing about a new container.
-const SINCE_SECONDS: u64 = 3600;
+const MEMORY: Duration = Duration::from_secs(3600);
 
 /// The last exit code, and whether it ever ran out of memory.
 pub(super) async fn deaths(docker: &Docker, id: &str) -> Result<(i64, bool), Error> {
-    let now = unix_now();
+    // To the nanosecond: it may have ended within this second.
+    let time = |at: Duration| format!("{}.{:09}", at.as_secs(), at.subsec_nanos());
+    let now = since_1970();
     let filters = HashMap::from([("container", vec![id]), ("event", vec!["die", "oom"])]);
-    let options = EventsOptionsBuilder::default().since(&(now - SINCE_SECONDS).to_string()).until(&now.to_string());
+    let options = EventsOptionsBuilder::default().since(&time(now.saturating_sub(MEMORY))).until(&time(now));
     let events = docker.events(Some(options.filters(&filters).build())).try_collect();
     // The client's own bound ends with the answer's head.
     let events = tokio::time::timeout(docker.timeout(), events).await;

@@ -179,8 +179,12 @@ impl State {
 
 /// Seconds since 1970.
 pub fn unix_now() -> u64 {
-    // Only compared with what this gave before; a clock before 1970 counts as 1970.
+    since_1970().as_secs()
+}
+
+/// Now; a clock before 1970 counts as 1970.
+pub fn since_1970() -> Duration {
     #[expect(clippy::disallowed_methods, reason = "a point in time that outlives the process, not a duration")]
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
+    since.unwrap_or_default()
 }
