@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::support::{Builder, LIMIT, OwnPostgres, Sql, TestApp, Wire};
+use crate::support::{Builder, LIMIT, OwnPostgres, Sql, TestApp, Wire, signal};
 
 /// Well above the 3 s of REQUEST_TIMEOUT here; what takes longer than this waits for something it must not wait for.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -167,8 +167,9 @@ async fn queries_of_health_checks_that_are_never_answered_leave_no_connection() 
     // Login works, but the query is never answered, as behind a pooler that has lost its database.
     let mut frozen = Vec::new();
     for _ in 0..4 {
-        wait_until("a health check", LIMIT, async || !frozen.contains(&sql.number(asked).await)).await.unwrap();
-        let pid = sql.number(asked).await;
+        let asker = async || u32::try_from(sql.number(asked).await).unwrap();
+        wait_until("a health check", LIMIT, async || !frozen.contains(&asker().await)).await.unwrap();
+        let pid = asker().await;
         signal(pid, "STOP");
         frozen.push(pid);
         app.wait_for_health("degraded").await;
@@ -178,11 +179,6 @@ async fn queries_of_health_checks_that_are_never_answered_leave_no_connection() 
     let back = async || files().await <= before;
     wait_until("no more connections than before", LIMIT, back).await.unwrap();
     frozen.into_iter().for_each(|pid| signal(pid, "CONT"));
-}
-
-fn signal(process: i64, name: &str) {
-    let sent = std::process::Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status();
-    assert!(sent.unwrap().success());
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use crate::support::{Connection, LIMIT, TOKEN, TestApp, program};
+use crate::support::{Connection, LIMIT, TOKEN, TestApp, program, signal};
 
 /// The line of the request with this id.
 async fn line_of(app: &TestApp, request_id: &str) -> Value {
@@ -184,8 +184,7 @@ async fn a_valid_configuration_leaves_stderr_empty() {
     while let Some(line) = lines.next_line().await.unwrap() {
         let line: Value = serde_json::from_str(&line).unwrap();
         if line["phase"] == "Ready" {
-            let id = child.id().unwrap().to_string();
-            assert!(std::process::Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
+            signal(child.id().unwrap(), "TERM");
         }
     }
     let mut text = String::new();

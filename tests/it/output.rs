@@ -7,7 +7,7 @@ use devkit::{free_port, wait_until};
 use tokio::process::Child;
 use tokio::time::timeout;
 
-use crate::support::{LIMIT, Wire, client, database, program};
+use crate::support::{LIMIT, Wire, client, database, program, signal};
 
 /// A service whose output nobody reads; its address.
 async fn with_stdout(stdout: Stdio) -> (Child, String, devkit::Database) {
@@ -42,8 +42,7 @@ async fn log_much(url: &str) -> f64 {
 }
 
 async fn terminate(mut child: Child) -> Option<i32> {
-    let id = child.id().unwrap().to_string();
-    assert!(std::process::Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
+    signal(child.id().unwrap(), "TERM");
     timeout(Duration::from_secs(20), child.wait()).await.expect("the service ends").unwrap().code()
 }
 

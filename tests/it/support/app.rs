@@ -224,8 +224,7 @@ impl TestApp {
 
     /// Sends a signal by name, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = std::process::Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
-        assert!(status.success());
+        signal(self.pid(), name);
     }
 
     /// Waits for the process to end by itself; then the log is complete.
@@ -234,4 +233,10 @@ impl TestApp {
         tokio::time::timeout(LIMIT, &mut self.reader).await.expect("its output ends").unwrap();
         status
     }
+}
+
+/// Sends a process a signal by name.
+pub fn signal(process: u32, name: &str) {
+    let status = std::process::Command::new("kill").args(["-s", name, &process.to_string()]).status().unwrap();
+    assert!(status.success());
 }

@@ -13,7 +13,7 @@ mod refused;
 mod sql;
 mod wire;
 
-pub use app::{Answer, Builder, LIMIT, TOKEN, TestApp, client, database, program};
+pub use app::{Answer, Builder, LIMIT, TOKEN, TestApp, client, database, program, signal};
 pub use backends::{redis, replicas, sql};
 pub use counting::CountingProxy;
 pub use load::{Load, USERS};

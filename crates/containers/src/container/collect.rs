@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::models::EventMessage;
-use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
-use futures_util::{StreamExt, TryStreamExt};
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use futures_util::StreamExt;
 
 use super::facts::{Facts, shortened};
 use super::load::Load;
 use super::sample::seconds;
 use super::secrets::Secrets;
 use super::{service, stream};
-use crate::engine::failure;
+use crate::engine::{events, failure};
 use crate::exit::{Exit, Failure, OrExit, Result};
 
 /// Each holds a connection to the engine while its window lasts.
 const AT_ONCE: usize = 256;
-/// How far back the engine is asked for events; it remembers the last few hundred.
+/// How far back the engine is asked for events.
 const HISTORY: f64 = 86_400.0;
 
 /// The containers meant, by id: those named, else all with the label, else all.
@@ -100,11 +100,8 @@ struct History(HashMap<String, Vec<EventMessage>>);
 impl History {
     async fn ask(docker: &Docker, now: f64) -> Result<Self> {
         let filters = HashMap::from([("type", vec!["container"]), ("event", vec!["oom", "kill"])]);
-        // With its fraction: what happened within this second counts, too.
-        let (since, until) = (format!("{:.6}", now - HISTORY), format!("{now:.6}"));
-        let options = EventsOptionsBuilder::default().since(&since).until(&until).filters(&filters).build();
-        let events: Vec<_> =
-            docker.events(Some(options)).try_collect().await.map_err(|error| failure(&error, "can't read events"))?;
+        let events = events(docker, now, HISTORY, &filters).await;
+        let events = events.map_err(|error| failure(&error, "can't read events"))?;
         let mut history: HashMap<_, Vec<_>> = HashMap::new();
         for event in events {
             let id = event.actor.as_ref().and_then(|actor| actor.id.clone()).unwrap_or_default();

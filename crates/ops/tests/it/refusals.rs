@@ -27,13 +27,7 @@ async fn a_version_that_can_not_serve_gets_no_traffic_and_its_cause_is_named() {
         let image_tag = image.tag().await;
         let deploy =
             async || stack.ops(&[&["deploy", &image_tag, "--no-migration-check"], more].concat()).await.expect(5);
-        let mut ended = deploy().await;
-        for _ in 0..image.more_tries() {
-            if ended.stderr.contains(cause) {
-                break;
-            }
-            ended = deploy().await;
-        }
+        let ended = image.refused(cause, deploy).await;
         println!("{image:?}: {}", ended.stderr.lines().last().unwrap_or_default());
         assert!(ended.stderr.contains(cause), "{image:?}: {}", ended.stderr);
         assert!(!ended.stderr.contains(CANARY), "{}", ended.stderr);

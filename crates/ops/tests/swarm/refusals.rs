@@ -18,13 +18,7 @@ async fn a_version_that_can_not_serve_gets_no_traffic_and_its_cause_is_named() {
     for (image, more, cause) in cases {
         let tag = image.tag().await;
         let args = [&["deploy", &tag, "--no-migration-check"], more].concat();
-        let mut ended = stack.ops(&stack.args(&args)).await.expect(5);
-        for _ in 0..image.more_tries() {
-            if ended.stderr.contains(cause) {
-                break;
-            }
-            ended = stack.ops(&stack.args(&args)).await.expect(5);
-        }
+        let ended = image.refused(cause, async || stack.ops(&stack.args(&args)).await.expect(5)).await;
         println!("{image:?}: {}", ended.stderr);
 
         assert!(ended.stderr.contains(cause), "{image:?}: {}", ended.stderr);

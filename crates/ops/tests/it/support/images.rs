@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
+use super::Ended;
 use super::docker::{docker, succeeded};
 
 /// Images that are deployed here. All but `Service` are made from it or from what it stands on.
@@ -44,9 +45,16 @@ migrate) exit 0;; \
 *) exec /plinth;; esac"#;
 
 impl Image {
-    /// The engine sometimes misses that the kernel killed for memory.
-    pub fn more_tries(self) -> usize {
-        if self == Self::RunsOutOfMemory { 4 } else { 0 }
+    /// How its deploy ended; tried again where the engine missed that the kernel killed for memory, as it sometimes does.
+    pub async fn refused(self, cause: &str, deploy: impl AsyncFn() -> Ended) -> Ended {
+        let mut ended = deploy().await;
+        for _ in 0..4 {
+            if self != Self::RunsOutOfMemory || ended.stderr.contains(cause) {
+                break;
+            }
+            ended = deploy().await;
+        }
+        ended
     }
 
     /// Its tag; built once in a run, in a second.
