@@ -34,7 +34,7 @@ pub struct Entry {
     pub body: Bytes,
     pub(crate) key: CacheKey,
     pub(crate) times: Times,
-    /// What the stripes said before the value was read; L1 serves nothing from before its last flush.
+    /// What the stripes said before the value was read; L1 serves nothing from before its kind's last flush.
     pub(crate) epoch: Epoch,
     /// How the entry's early refresh stands, see [`Refresh`].
     pub(crate) refresh: AtomicU8,
@@ -55,8 +55,6 @@ pub(crate) struct Times {
     pub(crate) refresh_from: Instant,
     /// The end of fail-safe: afterwards the entry doesn't exist.
     pub(crate) dead_at: Instant,
-    /// Until when it may be served although the bus is silent; `None` unless it was loaded without the shared tier.
-    pub(crate) own_until: Option<Instant>,
     /// How long the load took, for the early refresh.
     pub(crate) cost: Duration,
 }
@@ -178,13 +176,15 @@ pub struct Hit {
     pub collapsed: bool,
     /// For [`Tier::Source`]: a tier took the entry.
     pub stored: bool,
+    /// Nobody can say now whether it is still right, see [`WhenBlind::Serve`](crate::WhenBlind::Serve).
+    pub unverified: bool,
 }
 
 impl Hit {
     pub(crate) fn new(entry: Arc<Entry>, tier: Tier, stale: Option<StaleReason>, now: Instant) -> Self {
         let age = entry.age(now);
         let ttl = if stale.is_some() { Duration::ZERO } else { entry.times.fresh_until.saturating_duration_since(now) };
-        Self { entry, tier, stale, age, ttl, collapsed: false, stored: false }
+        Self { entry, tier, stale, age, ttl, collapsed: false, stored: false, unverified: false }
     }
 }
 
@@ -204,24 +204,4 @@ pub struct Loaded {
     pub value: Option<Body>,
     /// Grows with every change of the thing, below 2^53; 0 when there are no versions.
     pub version: u64,
-    /// Overrides the policy's lifetime for this value.
-    pub ttl: Option<Duration>,
-}
-
-/// What a loader says.
-#[derive(Debug, Clone)]
-pub enum LoadOutcome {
-    /// The source was read.
-    New(Loaded),
-    /// The source confirmed [`LoadCx::stale`], which gets a new lifetime. An error without a stale entry.
-    NotModified,
-}
-
-/// What a loader is told.
-#[derive(Debug, Clone)]
-pub struct LoadCx {
-    /// The entry that this load replaces, if there is one: ask for its version first.
-    pub stale: Option<Arc<Entry>>,
-    /// When the load is given up.
-    pub deadline: Instant,
 }

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::RemoteError;
-
 /// The source's own error, shared by everyone who waited for the load.
 pub type LoadError = Arc<dyn std::error::Error + Send + Sync>;
 
@@ -35,9 +33,9 @@ pub enum CacheError {
     /// The cache was shut down.
     #[error("the cache is shut down")]
     Closed,
-    /// Redis could not be told of an invalidation.
-    #[error("the shared cache could not be reached")]
-    Remote(#[from] RemoteError),
+    /// The log could not be told of an invalidation: nothing was forgotten.
+    #[error("the log of changes could not be written: {0}")]
+    Log(LoadError),
 }
 
 impl CacheError {
@@ -52,9 +50,9 @@ pub enum WriteError<E> {
     /// The transaction failed.
     #[error("the source refused the write")]
     Source(E),
-    /// [`Write::Strict`](crate::Write::Strict) without Redis, or a shut down cache: nothing was committed.
-    #[error("the shared cache could not be reached; nothing was written")]
-    Unavailable,
+    /// The cache was shut down; nothing was written.
+    #[error("the cache is shut down; nothing was written")]
+    Closed,
     /// The transaction panicked.
     #[error("the transaction panicked")]
     Panicked,

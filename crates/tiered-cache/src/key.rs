@@ -7,7 +7,7 @@
 use std::fmt::{self, Write as _};
 
 use smallvec::SmallVec;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Keys up to this long live inline, without a heap allocation.
 type Logical = SmallVec<[u8; 96]>;
@@ -19,6 +19,21 @@ enum Part {
     Scope = 2,
     Name = 3,
     Value = 4,
+}
+
+/// A tag and a length.
+const HEAD: usize = 5;
+/// Kinds that share a slot are forgotten together.
+pub(crate) const SLOTS: u8 = 64;
+
+/// The slot of a kind of thing, by which it is forgotten as a whole.
+pub fn slot(kind: &str) -> u8 {
+    slot_of(kind.as_bytes())
+}
+
+fn slot_of(kind: &[u8]) -> u8 {
+    // Below 64.
+    (xxh3_64(kind) % u64::from(SLOTS)) as u8
 }
 
 /// The name of one cached thing, the same on every replica and in every version of the service.
@@ -33,7 +48,7 @@ impl CacheKey {
     ///
     /// The order of `scope` and `param` calls is part of the key.
     #[inline]
-    pub fn builder(entity: &'static str) -> KeyBuilder {
+    pub fn builder(entity: &str) -> KeyBuilder {
         let mut builder = KeyBuilder(Logical::new());
         builder.part(Part::Entity, entity.as_bytes());
         builder
@@ -42,6 +57,14 @@ impl CacheKey {
     /// The 128-bit hash that names this key in every tier.
     pub fn hash(&self) -> u128 {
         self.hash
+    }
+
+    /// Which group of kinds it belongs to, see [`slot`].
+    pub fn slot(&self) -> u8 {
+        // The entity is the first part: a tag, its length, its name.
+        let (head, rest) = self.logical.split_at(HEAD.min(self.logical.len()));
+        let length = head.get(1..).and_then(|length| length.try_into().ok()).map_or(0, u32::from_be_bytes);
+        slot_of(rest.get(..length as usize).unwrap_or(rest))
     }
 
     /// The canonical encoding, compared on every hit.
@@ -70,7 +93,7 @@ impl KeyBuilder {
 
     /// Adds a parameter. Integers and strings are written without an allocation.
     #[inline]
-    pub fn param(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+    pub fn param(mut self, name: &str, value: impl fmt::Display) -> Self {
         self.part(Part::Name, name.as_bytes());
         self.display(Part::Value, &value);
         self

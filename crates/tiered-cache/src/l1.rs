@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
 
-use crate::Entry;
-use crate::metrics::CacheMetrics;
+use crate::key::SLOTS;
 use crate::stripes::{Epoch, Stripes};
+use crate::{CacheKey, Entry};
 
 #[derive(Debug)]
 pub(crate) struct L1 {
@@ -20,18 +20,28 @@ pub(crate) struct L1 {
     stripes: Stripes,
     /// Entries that should be there. moka's own listener would cost a hit allocations now and then.
     resident: AtomicU64,
-    metrics: CacheMetrics,
+    gone: Gone,
 }
 
 /// Seeded: keys could be chosen so that their hashes share a bucket.
 type Store = Cache<u128, Arc<Entry>, RandomState>;
 
+/// How many entries left, by cause.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    pub(crate) expired: AtomicU64,
+    pub(crate) removed: AtomicU64,
+    pub(crate) replaced: AtomicU64,
+    pub(crate) flushed: AtomicU64,
+    pub(crate) size: AtomicU64,
+}
+
 impl L1 {
-    pub(crate) fn new(max_bytes: u64, metrics: CacheMetrics) -> Self {
+    pub(crate) fn new(max_bytes: u64) -> Self {
         let weigh = |_: &u128, entry: &Arc<Entry>| u32::try_from(entry.weight()).unwrap_or(u32::MAX);
         let store = (max_bytes > 0)
             .then(|| Cache::builder().max_capacity(max_bytes).weigher(weigh).build_with_hasher(Default::default()));
-        Self { store, stripes: Stripes::new(), resident: AtomicU64::new(0), metrics }
+        Self { store, stripes: Stripes::new(), resident: AtomicU64::new(0), gone: Gone::default() }
     }
 
     pub(crate) fn get(&self, hash: u128) -> Option<Arc<Entry>> {
@@ -39,8 +49,8 @@ impl L1 {
     }
 
     /// To be called before the value is read anywhere; `insert` wants it back.
-    pub(crate) fn epoch(&self, hash: u128) -> Epoch {
-        self.stripes.epoch(hash)
+    pub(crate) fn epoch(&self, key: &CacheKey) -> Epoch {
+        self.stripes.epoch(key.hash(), key.slot())
     }
 
     /// Stores an entry unless its key was invalidated since `epoch`.
@@ -48,43 +58,59 @@ impl L1 {
         let hash = entry.key.hash();
         let Some(store) = &self.store else { return false };
         let insert = || {
-            self.left(u64::from(store.contains_key(&hash)), "replaced");
+            self.left(u64::from(store.contains_key(&hash)), &self.gone.replaced);
             self.resident.fetch_add(1, Relaxed);
             store.insert(hash, entry);
         };
-        self.stripes.fill(hash, epoch, insert, || self.remove(hash, "removed"))
+        self.stripes.fill(hash, epoch, insert, || self.remove(hash, &self.gone.removed))
     }
 
-    pub(crate) fn invalidate(&self, hash: u128) {
-        self.stripes.invalidate(hash, || self.remove(hash, "removed"));
+    /// Removes what is older than `version` (0: whatever is there), and refuses what was read before now.
+    pub(crate) fn invalidate(&self, hash: u128, version: u64) {
+        self.stripes.invalidate(hash, || {
+            let newer = |entry: &Arc<Entry>| version > 0 && entry.version >= version;
+            if !self.store.as_ref().and_then(|store| store.get(&hash)).is_some_and(|entry| newer(&entry)) {
+                self.remove(hash, &self.gone.removed);
+            }
+        });
     }
 
-    pub(crate) fn remove(&self, hash: u128, cause: &'static str) {
+    pub(crate) fn expire(&self, hash: u128) {
+        self.remove(hash, &self.gone.expired);
+    }
+
+    fn remove(&self, hash: u128, cause: &AtomicU64) {
         if let Some(store) = &self.store {
             self.left(u64::from(store.remove(&hash).is_some()), cause);
         }
     }
 
+    /// Forgets all keys of a slot. They take room until others push them out.
+    pub(crate) fn flush(&self, slot: u8) {
+        self.stripes.flush(slot);
+    }
+
     pub(crate) fn clear(&self) {
-        self.stripes.bump_all();
+        (0..SLOTS).for_each(|slot| self.stripes.flush(slot));
         if let Some(store) = &self.store {
             store.invalidate_all();
-            self.left(self.resident.load(Relaxed), "flushed");
+            self.left(self.resident.load(Relaxed), &self.gone.flushed);
         }
     }
 
-    /// Books what moka pushed out since.
-    pub(crate) fn settle(&self) {
+    /// How many entries left by now, those that moka pushed out included.
+    pub(crate) fn gone(&self) -> &Gone {
         if let Some(store) = &self.store {
             store.run_pending_tasks();
-            self.left(self.resident.load(Relaxed).saturating_sub(store.entry_count()), "size");
+            self.left(self.resident.load(Relaxed).saturating_sub(store.entry_count()), &self.gone.size);
         }
+        &self.gone
     }
 
-    fn left(&self, entries: u64, cause: &'static str) {
+    fn left(&self, entries: u64, cause: &AtomicU64) {
         if entries > 0 {
             self.resident.update(Relaxed, Relaxed, |before| before.saturating_sub(entries));
-            self.metrics.evicted(cause, entries);
+            cause.fetch_add(entries, Relaxed);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The source's own log of changes, which says what is old: written with every change, read by every replica.
 
 use async_trait::async_trait;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::{CacheKey, LoadError};
@@ -31,12 +32,14 @@ pub struct LogRead {
     /// Which log this is. Another one than before (a restored database, a failover that may have lost commits) says
     /// that nothing known from before may be believed.
     pub identity: u64,
-    /// Changes between the last read and this one can't be had any more, or there was no read before.
-    pub gap: bool,
-    /// A number of the source that only grows, asked for after the state that this read saw was fixed. Whoever was told
-    /// at least this number before fixing a state of his own sees all that this read saw.
+    /// `None`: what changed since the last read is in `changes`. Else it was the first read, or something in between can't
+    /// be had any more: `changes` has all that changed after this position of the log, as far as the log still has it,
+    /// and nothing known from before may be believed.
+    pub anew_since: Option<u64>,
+    /// A number of the source that only grows, drawn after the state that this read saw was fixed. Whoever drew at least
+    /// this number before a state of his own was fixed sees all that this read saw.
     pub position: u64,
-    /// What changed since the last read.
+    /// What changed.
     pub changes: Vec<Change>,
     /// How many replicas read this log, this one included.
     pub readers: usize,
@@ -47,7 +50,7 @@ pub struct LogRead {
 /// The log of one source, shared by all replicas.
 #[async_trait]
 pub trait ChangeLog: Send + Sync + 'static {
-    /// A reader of this process, which begins at the log's end.
+    /// A reader of this process.
     fn reader(&self) -> Box<dyn LogReader>;
     /// Writes that things changed which aren't rows of the source.
     async fn append(&self, keys: &[CacheKey]) -> Result<(), LoadError>;
@@ -62,4 +65,36 @@ pub trait LogReader: Send + 'static {
     async fn next(&mut self) -> Result<LogRead, LoadError>;
     /// Tells that this replica reads no more.
     async fn leave(&mut self);
+}
+
+/// Bytes of one change on the bus: what, whose, and the version.
+const CHANGE: usize = 25;
+
+pub(crate) fn encode(changes: &[Change]) -> Bytes {
+    let mut out = BytesMut::with_capacity(changes.len() * CHANGE);
+    for change in changes {
+        let (tag, name) = match change.what {
+            Changed::Key(hash) => (0, hash),
+            Changed::Kind(slot) => (1, u128::from(slot)),
+        };
+        out.put_u8(tag);
+        out.put_u128(name);
+        out.put_u64(change.version);
+    }
+    out.freeze()
+}
+
+/// `None` for bytes that another version wrote: what changed can't be known.
+pub(crate) fn decode(mut bytes: &[u8]) -> Option<Vec<Change>> {
+    let mut changes = Vec::with_capacity(bytes.len() / CHANGE);
+    while !bytes.is_empty() {
+        let (tag, name) = (bytes.try_get_u8().ok()?, bytes.try_get_u128().ok()?);
+        let what = match tag {
+            0 => Changed::Key(name),
+            1 => Changed::Kind(u8::try_from(name).ok()?),
+            _ => return None,
+        };
+        changes.push(Change { what, version: bytes.try_get_u64().ok()? });
+    }
+    Some(changes)
 }

@@ -1,29 +1,25 @@
-//! How one kind of thing is cached, and how fresh a reader or writer wants it.
+//! How one kind of thing is cached, and how fresh a reader wants it.
 
 use std::time::Duration;
 
 /// How fresh a read must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Read {
-    /// At most the promised bound behind the last answered write.
+    /// At most the promised bound behind the last committed write.
     #[default]
     Bounded,
     /// At least this version: read your writes through any replica.
     Version(u64),
-    /// Not from this process's memory.
-    Shared,
-    /// From the source; refreshes every tier.
-    Source,
 }
 
-/// What a write does when Redis can't be told beforehand.
+/// What is done with cached values while neither the log nor a fit Redis says whether they are still right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Write {
-    /// Refuse, before anything was committed.
-    Strict,
-    /// Commit, with an outbox row in the same transaction that any replica delivers later.
+pub enum WhenBlind {
+    /// They aren't used.
     #[default]
-    Available,
+    Refuse,
+    /// They are answered, marked as [`Hit::unverified`](crate::Hit::unverified).
+    Serve,
 }
 
 /// How one kind of thing is cached.

@@ -10,8 +10,9 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use crate::RemoteError;
+use crate::log::Change;
 
-/// Names a lease or a write, drawn at random.
+/// Names a lease or a replica, drawn at random.
 pub type Token = u64;
 
 /// Where a value lives in the shared tier: one place per key, one field per schema.
@@ -19,6 +20,8 @@ pub type Token = u64;
 pub struct Place {
     /// [`CacheKey::hash`](crate::CacheKey::hash).
     pub hash: u128,
+    /// [`CacheKey::slot`](crate::CacheKey::slot).
+    pub slot: u8,
     /// [`Policy::schema`](crate::Policy::schema).
     pub schema: u32,
 }
@@ -28,21 +31,23 @@ pub struct Place {
 pub struct Found {
     /// The encoded entry.
     pub bytes: Bytes,
-    /// When it was stored, by the shared tier's clock, in milliseconds; tells one value from the next.
-    pub stamp: u64,
-    /// Time since then, by the same clock.
+    /// Tells one value from the next; any bytes, where somebody else wrote them.
+    pub stamp: Bytes,
+    /// Time since it was stored, by the shared tier's clock.
     pub age: Duration,
+    /// The position of the log up to which the shared tier was cleaned, as it said before it gave the value; 0: unknown.
+    pub cleaned: u64,
 }
 
-/// What the shared tier knows of a key beside its value, for judging copies kept elsewhere (L3).
+/// What the holder of a lease is told, for judging a copy kept elsewhere (L3).
 #[derive(Debug, Clone, Default)]
 pub struct Mark {
-    /// Replaced by every invalidation; 0 when unknown, and then no copy may be trusted.
-    pub generation: u64,
-    /// No older version may be kept.
-    pub floor: u64,
+    /// The copy that may be trusted; 0: none.
+    pub copy: u64,
     /// The shared tier's clock, in milliseconds.
     pub now: u64,
+    /// See [`Found::cleaned`].
+    pub cleaned: u64,
 }
 
 /// The answer to a request for a lease.
@@ -52,25 +57,21 @@ pub enum Acquired {
     Granted(Mark),
     /// Another replica loads.
     Held,
-    /// A write is under way: load, but store nowhere.
-    Blocked,
-    /// There is a newer value than the one that was known.
+    /// There is another value than the one that was known.
     Found(Found),
 }
 
 /// What became of a fill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filled {
-    /// Stored; copies elsewhere carry this generation.
+    /// Stored, at this time of the shared tier's clock, in milliseconds.
     Stored {
-        /// See [`Mark::generation`].
-        generation: u64,
-        /// When, by the shared tier's clock.
+        /// When.
         stamp: u64,
     },
     /// The lease had ended: an invalidation, or its time.
     Lost,
-    /// A newer version is known.
+    /// There is a newer version.
     Older,
 }
 
@@ -83,43 +84,83 @@ pub struct Fill {
     pub version: u64,
     /// When it ends, fail-safe included.
     pub life: Duration,
+    /// The name of the copy that goes to L3, and how long that may be trusted.
+    pub copy: Option<(u64, Duration)>,
 }
 
-/// An invalidation, or half of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Before the commit: remove, and refuse fills until the write is done or this long has passed.
-    Block {
-        /// The write.
-        write: Token,
-        /// Outlives the longest possible write.
-        life: Duration,
-    },
-    /// After the commit: remove again and lift the write's own block.
-    Done {
-        /// The write; 0 when there was no block.
-        write: Token,
-        /// The committed version; 0: unknown.
-        version: u64,
-    },
+/// What a replica says of itself, again and again.
+#[derive(Debug, Clone, Copy)]
+pub struct Pulse {
+    /// The replica.
+    pub replica: Token,
+    /// For how long the shared tier hasn't been told of all that this replica has committed.
+    pub behind: Duration,
+    /// It can read the log.
+    pub sees: bool,
+}
+
+/// What the shared tier answers to a pulse.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beat {
+    /// This replica is to clean the shared tier of what the log says.
+    pub courier: bool,
+    /// The position of the log up to which it is clean; 0: unknown.
+    pub cleaned: u64,
+    /// When the last cleaning's read of the log was sent, as time since then.
+    pub cleaned_ago: Option<Duration>,
+    /// Time since a replica that can read the log gave its pulse.
+    pub seen_ago: Option<Duration>,
+    /// How many replicas give their pulse here.
+    pub replicas: usize,
+    /// The longest time since one of them did, or since it was behind.
+    pub oldest: Duration,
+    /// Some replica can't read the log, and lives by what it is told here.
+    pub blind: bool,
+}
+
+/// A cleaning.
+#[derive(Debug, Clone)]
+pub struct Cleaning {
+    /// Who cleans.
+    pub courier: Token,
+    /// What changed.
+    pub changes: Vec<Change>,
+    /// Nothing in the shared tier may be used any more.
+    pub all: bool,
+    /// The position of the log up to which it is clean afterwards.
+    pub to: u64,
+    /// Time since the read of the log behind it was sent.
+    pub ago: Duration,
+    /// Put the changes on the bus, too.
+    pub tell: bool,
 }
 
 /// The tier that all replicas share.
 #[async_trait]
 pub trait Remote: Send + Sync + 'static {
+    /// From now on everything belongs to this log; nothing that was stored under another one is found.
+    fn follow(&self, identity: u64);
     /// Reads a value.
     async fn get(&self, place: Place) -> Result<Option<Found>, RemoteError>;
     /// Asks for the lease on a key, unless there is a value with another stamp than `known`.
-    async fn acquire(&self, place: Place, token: Token, known: u64) -> Result<Acquired, RemoteError>;
+    async fn acquire(&self, place: Place, token: Token, known: &[u8]) -> Result<Acquired, RemoteError>;
     /// Prolongs a lease; false when it was lost.
     async fn renew(&self, place: Place, token: Token) -> Result<bool, RemoteError>;
     /// Stores a value and ends the lease, if it still holds.
     async fn fill(&self, place: Place, token: Token, fill: Fill) -> Result<Filled, RemoteError>;
     /// Ends a lease without storing.
     async fn release(&self, place: Place, token: Token) -> Result<(), RemoteError>;
+    /// Removes what is stored there, whatever it is.
+    async fn remove(&self, place: Place) -> Result<(), RemoteError>;
     /// Removes values, breaks leases, and tells every replica.
-    async fn invalidate(&self, notice: &Notice, phase: Phase) -> Result<(), RemoteError>;
-    /// A sign of life.
+    async fn invalidate(&self, notice: &Notice) -> Result<(), RemoteError>;
+    /// A sign of life that is a write, and so shows whether the tier takes any.
+    async fn pulse(&self, pulse: Pulse) -> Result<Beat, RemoteError>;
+    /// Removes what is older than the log says.
+    async fn clean(&self, cleaning: &Cleaning) -> Result<(), RemoteError>;
+    /// Says that a replica ends, so that the others needn't wait for its pulse.
+    async fn leave(&self, replica: Token) -> Result<(), RemoteError>;
+    /// Asks for a sign of life.
     async fn ping(&self) -> Result<(), RemoteError>;
 }
 
@@ -138,7 +179,7 @@ pub(crate) async fn traced<T>(
     }
     let span = match op {
         "fill" => span!("cache_set"),
-        "block" | "done" => span!("cache_invalidate"),
+        "invalidate" => span!("cache_invalidate"),
         _ => span!("cache_get"),
     };
     let outcome = work.instrument(span.clone()).await;
@@ -152,22 +193,22 @@ pub(crate) async fn traced<T>(
 /// What one read of the bus brought.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Just before the read was sent: every invalidation that had been answered by then is in this batch or an earlier one.
+    /// Just before the read was sent: every notice that had been answered by then is in this batch or an earlier one.
     pub sent_at: Instant,
-    /// The invalidations, in order.
+    /// The notices, in order.
     pub notices: Vec<Notice>,
-    /// Some invalidations can't be had any more, or none were had yet.
+    /// Some notices can't be had any more, or none were had yet.
     pub gap: Option<Gap>,
     /// False while there is more to read.
     pub caught_up: bool,
 }
 
-/// One invalidation as every replica sees it.
+/// What one replica tells all others.
 #[derive(Debug, Clone)]
 pub struct Notice {
-    /// The keys.
-    pub hashes: Arc<[u128]>,
-    /// The replica that invalidated.
+    /// What changed.
+    pub changes: Arc<[Change]>,
+    /// The replica that says so.
     pub origin: u64,
     /// The span that it did so in, as [`Builder::links`](crate::Builder::links) named it; empty: none.
     pub cause: String,
@@ -182,7 +223,7 @@ pub enum Gap {
     Trimmed,
     /// The data set is another one: flushed, restarted empty.
     Reset,
-    /// Another server answers: restart or failover.
+    /// It went back in time: restart or failover.
     Failover,
 }
 
@@ -198,9 +239,9 @@ impl Gap {
     }
 }
 
-/// The log of invalidations, read by every replica from its own position.
+/// The stream of notices, read by every replica from its own position.
 #[async_trait]
 pub trait Bus: Send + 'static {
-    /// Waits a moment for the next invalidations; an empty batch is a sign of life.
+    /// Waits a moment for the next notices; an empty batch is a sign of life.
     async fn next(&mut self) -> Result<Batch, RemoteError>;
 }

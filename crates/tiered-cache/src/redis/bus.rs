@@ -1,23 +1,24 @@
 //! The bus in Redis: a stream that every replica reads from its own position, on a connection of its own.
 //!
-//! Every invalidation carries a sequence number that Redis counts up. Before each read the last number given out
-//! is asked for; after it, all up to that number must have been seen, one after the other. Whatever went missing,
-//! trimmed, flushed, lost in a failover, shows as a hole.
+//! Every entry carries a sequence number that Redis counts up. Before each read the last number given out is asked for;
+//! after it, all up to that number must have been seen, one after the other. Whatever went missing, trimmed, flushed,
+//! lost in a failover, shows as a hole, or by the last entry that was seen being gone when a new connection is made.
 
-use std::sync::LazyLock;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
-use redis::streams::{StreamId, StreamReadReply};
-use redis::{FromRedisValue, Script, Value};
+use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
+use redis::{FromRedisValue, Value};
 use tokio::time::Instant;
 
 use super::connection::Backoff;
-use super::remote::{DataSet, bus_keys, generation};
-use super::{Dialer, Redis};
+use super::values::Keys;
+use super::{Dialer, Redis, RedisRemote};
 use crate::RemoteError;
+use crate::log;
 use crate::remote::{Batch, Bus, Gap, Notice};
 
 const BLOCK_MS: usize = 100;
@@ -25,38 +26,37 @@ const BLOCK_MS: usize = 100;
 const READ_TIMEOUT: Duration = Duration::from_millis(450);
 const COUNT: usize = 1000;
 
-static JOIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/join.lua")));
-
 pub(crate) struct RedisBus {
     dialer: Dialer,
-    keys: [String; 2],
-    /// With the id of the server's run.
-    connection: Option<(MultiplexedConnection, String)>,
+    keys: Arc<ArcSwap<Keys>>,
+    connection: Option<MultiplexedConnection>,
     position: Option<Position>,
-    data_set: DataSet,
     backoff: Backoff,
 }
 
 struct Position {
-    server: String,
-    data_set: u64,
+    /// The keys of another log are another bus.
+    keys: Arc<Keys>,
+    /// The id of the state.
+    id: Option<u64>,
     sequence: u64,
     last: String,
-    /// Nothing was read since the end was found: the next read shall not wait, since the fence waits for it.
+    /// Nothing was read since the end was found: the next read shall not wait.
     joined: bool,
+    /// The connection is new: the last entry that was seen must still be there.
+    unproven: bool,
 }
 
-/// The state of the log in Redis: id of the data set, sequence and stream id of its end.
+/// The state of the stream: id, sequence and stream id of its end.
 type End = (Option<u64>, Option<u64>, Option<String>);
 
 impl RedisBus {
-    pub(crate) fn new(redis: &Redis, namespace: &str, data_set: DataSet) -> Self {
-        let (dialer, keys) = (redis.shared.dialer.clone(), bus_keys(namespace));
-        Self { dialer, keys, connection: None, position: None, data_set, backoff: Backoff::new() }
+    pub(crate) fn new(redis: &Redis, remote: &RedisRemote) -> Self {
+        let dialer = redis.shared.dialer.clone();
+        Self { dialer, keys: remote.keys(), connection: None, position: None, backoff: Backoff::new() }
     }
 
-    /// The connection and who answers there, made anew if need be.
-    async fn connect(&mut self) -> Result<(MultiplexedConnection, String), RemoteError> {
+    async fn connect(&mut self) -> Result<MultiplexedConnection, RemoteError> {
         if let Some(connected) = &self.connection {
             return Ok(connected.clone());
         }
@@ -64,58 +64,68 @@ impl RedisBus {
         if made.is_err() {
             self.backoff.wait().await;
         }
-        let mut connection = made?;
-        let mut info = redis::cmd("INFO");
-        let info: String = within(info.arg("server").query_async(&mut connection)).await?;
-        let server = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
+        let made = made?;
         self.backoff = Backoff::new();
-        Ok(self.connection.insert((connection, server.to_owned())).clone())
+        if let Some(position) = &mut self.position {
+            position.unproven = true;
+        }
+        Ok(self.connection.insert(made).clone())
     }
 
     async fn read(&mut self) -> Result<Batch, RemoteError> {
-        let (mut connection, server) = self.connect().await?;
+        let mut connection = self.connect().await?;
+        let keys = self.keys.load_full();
         let gap = match &mut self.position {
             None => Gap::Start,
-            Some(position) if position.server != server => Gap::Failover,
-            Some(position) => {
-                let sent_at = Instant::now();
-                let mut both = redis::pipe();
-                both.cmd("HMGET").arg(&self.keys[1]).arg(&["id", "sequence", "last"]);
-                let read = both.cmd("XREAD");
-                if !std::mem::take(&mut position.joined) {
-                    read.arg("BLOCK").arg(BLOCK_MS);
-                }
-                read.arg("COUNT").arg(COUNT).arg("STREAMS").arg(&self.keys[0]).arg(&position.last);
-                let (end, read): (End, Option<StreamReadReply>) = within(both.query_async(&mut connection)).await?;
-                let items = read.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect();
-                match position.advance(&end, items) {
-                    Ok((notices, caught_up)) => return Ok(Batch { sent_at, notices, gap: None, caught_up }),
-                    Err(gap) => gap,
-                }
-            }
+            Some(position) if !Arc::ptr_eq(&position.keys, &keys) => Gap::Reset,
+            Some(position) => match position.read(&mut connection).await? {
+                Ok(batch) => return Ok(batch),
+                Err(gap) => gap,
+            },
         };
-        self.join(&mut connection, server, gap).await
+        self.join(&mut connection, keys, gap).await
     }
 
-    /// Goes to the end of the log. What came before is made up for by forgetting everything.
-    async fn join(&mut self, to: &mut MultiplexedConnection, server: String, gap: Gap) -> Result<Batch, RemoteError> {
+    /// Goes to the end of the stream. What came before is made up for by the log.
+    async fn join(&mut self, to: &mut MultiplexedConnection, keys: Arc<Keys>, gap: Gap) -> Result<Batch, RemoteError> {
         let sent_at = Instant::now();
-        let suspect = self.position.as_ref().filter(|_| gap == Gap::Failover).map_or(0, |position| position.data_set);
-        let mut join = JOIN.key(&self.keys[1]);
-        join.arg(&server).arg(generation()).arg(suspect);
-        let (data_set, sequence, last): End = within(join.invoke_async(to)).await?;
-        let (data_set, last) = (data_set.unwrap_or(0), last.unwrap_or_else(|| "0-0".to_owned()));
-        // Before anything is forgotten: what is read in L2 after that is of this data set.
-        self.data_set.store(data_set, Ordering::SeqCst);
-        self.position = Some(Position { server, data_set, sequence: sequence.unwrap_or(0), last, joined: true });
+        let mut end = redis::cmd("HMGET");
+        end.arg(keys.state()).arg(&["id", "sequence", "last"]);
+        let (id, sequence, last): End = within(end.query_async(to)).await?;
+        let (sequence, last) = (sequence.unwrap_or(0), last.unwrap_or_else(|| "0-0".to_owned()));
+        self.position = Some(Position { keys, id, sequence, last, joined: true, unproven: false });
         Ok(Batch { sent_at, notices: Vec::new(), gap: Some(gap), caught_up: true })
     }
 }
 
 impl Position {
+    async fn read(&mut self, connection: &mut MultiplexedConnection) -> Result<Result<Batch, Gap>, RemoteError> {
+        if self.unproven && self.last != "0-0" {
+            let mut there = redis::cmd("XRANGE");
+            there.arg(self.keys.bus()).arg(&self.last).arg(&self.last);
+            let there: StreamRangeReply = within(there.query_async(connection)).await?;
+            if there.ids.is_empty() {
+                return Ok(Err(Gap::Failover));
+            }
+        }
+        self.unproven = false;
+        let sent_at = Instant::now();
+        let mut both = redis::pipe();
+        both.cmd("HMGET").arg(self.keys.state()).arg(&["id", "sequence", "last"]);
+        let read = both.cmd("XREAD");
+        if !std::mem::take(&mut self.joined) {
+            read.arg("BLOCK").arg(BLOCK_MS);
+        }
+        read.arg("COUNT").arg(COUNT).arg("STREAMS").arg(self.keys.bus()).arg(&self.last);
+        let (end, read): (End, Option<StreamReadReply>) = within(both.query_async(connection)).await?;
+        let items = read.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect();
+        let advanced = self.advance(&end, items);
+        Ok(advanced.map(|(notices, caught_up)| Batch { sent_at, notices, gap: None, caught_up }))
+    }
+
     /// Applies one read; an error says that something is missing.
     fn advance(&mut self, end: &End, items: Vec<StreamId>) -> Result<(Vec<Notice>, bool), Gap> {
-        if end.0 != Some(self.data_set) {
+        if end.0 != self.id {
             return Err(Gap::Reset);
         }
         let promised = end.1.unwrap_or(0);
@@ -141,14 +151,13 @@ impl Position {
 }
 
 fn notice(item: &StreamId) -> Option<(Notice, u64)> {
-    let hashes = match item.map.get("h")? {
-        Value::BulkString(bytes) => crate::outbox::decode(bytes).into(),
+    let changes = match item.map.get("c")? {
+        Value::BulkString(bytes) => log::decode(bytes)?.into(),
         _ => return None,
     };
     let number = |field| u64::from_redis_value_ref(item.map.get(field)?).ok();
-    // Replicas of another version may leave it out.
-    let cause = item.map.get("c").and_then(|text| String::from_redis_value_ref(text).ok()).unwrap_or_default();
-    Some((Notice { hashes, origin: number("o")?, cause }, number("s")?))
+    let cause = item.map.get("l").and_then(|text| String::from_redis_value_ref(text).ok()).unwrap_or_default();
+    Some((Notice { changes, origin: number("o")?, cause }, number("s")?))
 }
 
 async fn within<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T, RemoteError> {

@@ -173,20 +173,18 @@ impl Picked<'_> {
     }
 
     pub(super) fn judge<T>(&self, outcome: RedisResult<T>) -> Result<T, RemoteError> {
-        let answered = match &outcome {
-            Ok(_) => true,
-            Err(error) => !(error.is_io_error() || error.is_unrecoverable_error() || is_unfit(error)),
-        };
-        if !answered && self.slot.holds(&self.connection) {
+        let lost = outcome.as_ref().err().is_some_and(is_about_the_connection);
+        if lost && self.slot.holds(&self.connection) {
             self.slot.give_up();
-        } else if answered && self.shared.timeouts.load(Ordering::Relaxed) != 0 {
+        } else if !lost && self.shared.timeouts.load(Ordering::Relaxed) != 0 {
             self.shared.timeouts.store(0, Ordering::Relaxed);
         }
         outcome.map_err(RemoteError::from)
     }
 }
 
-/// The server is up but isn't (or no longer is) one to write to.
-fn is_unfit(error: &RedisError) -> bool {
-    matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN"))
+/// The connection broke, or leads to a server that isn't (or no longer is) one to write to. An answer about one key, or
+/// one that isn't what was expected, says nothing against its connection.
+fn is_about_the_connection(error: &RedisError) -> bool {
+    error.is_io_error() || matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH"))
 }

@@ -6,7 +6,9 @@
 
 mod bus;
 mod connection;
+mod error;
 mod remote;
+mod values;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,15 +16,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, ScriptInvocation};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation};
 use tokio::runtime::Handle;
-use tokio::time::error::Elapsed;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use bus::RedisBus;
 pub(crate) use connection::Dialer;
 use connection::Shared;
-pub(crate) use remote::{DataSet, RedisRemote};
+pub use error::RemoteError;
+pub(crate) use remote::RedisRemote;
 
 /// Where Redis is and how long to wait for it.
 #[derive(Clone)]
@@ -60,32 +62,6 @@ impl fmt::Debug for RedisConfig {
 #[derive(Debug, thiserror::Error)]
 #[error("not a Redis URL: {0}")]
 pub struct RedisConfigError(String);
-
-/// Why Redis didn't answer.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RemoteError {
-    /// There is no connection now, or the breaker is open; nothing was sent.
-    #[error("no connection")]
-    Unavailable,
-    /// No answer in time. The command may still be carried out.
-    #[error("timeout")]
-    Timeout,
-    /// Redis refused the command, or the connection broke.
-    #[error("{0}")]
-    Failed(Arc<str>),
-}
-
-impl From<RedisError> for RemoteError {
-    fn from(error: RedisError) -> Self {
-        Self::Failed(error.to_string().into())
-    }
-}
-
-impl From<Elapsed> for RemoteError {
-    fn from(_: Elapsed) -> Self {
-        Self::Timeout
-    }
-}
 
 /// Multiplexed connections to one Redis, made and replaced in the background. Cheap to clone.
 #[derive(Clone)]

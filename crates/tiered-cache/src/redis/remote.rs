@@ -1,115 +1,153 @@
 //! The shared tier in Redis; its keys stand in DESIGN.md.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Script, ScriptInvocation, Value};
 
 use super::Redis;
+use super::values::{Keys, ago, counter, field, found, number, text};
 use crate::RemoteError;
 use crate::codec::millis;
-use crate::inner::LEASE;
-use crate::remote::{Acquired, Fill, Filled, Found, Mark, Notice, Phase, Place, Remote, Token};
+use crate::log::{self, Change, Changed};
+use crate::remote::{Acquired, Beat, Cleaning, Fill, Filled, Found, Mark, Notice, Place, Pulse, Remote, Token};
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/acquire.lua")));
 static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/fill.lua")));
 static INVALIDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/invalidate.lua")));
+static PULSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/pulse.lua")));
+static CLEAN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/clean.lua")));
+static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/leave.lua")));
+/// A lease is the holder's token and what the place stood for then.
 static RENEW: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0")
+    Script::new(
+        "local held = redis.call('GET', KEYS[1]) or ''
+        return string.find(held, ARGV[1], 1, true) == 1 and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0",
+    )
 });
-static RELEASE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"));
+static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local held = redis.call('GET', KEYS[1]) or ''
+        return string.find(held, ARGV[1], 1, true) == 1 and redis.call('DEL', KEYS[1]) or 0",
+    )
+});
 
-const STAMP: usize = 16; // digits before every entry
-/// Longer than any copy in L3 may live.
-const MARK_LIFE: Duration = Duration::from_secs(2 * 3600 + 600);
+/// A lease that isn't renewed for this long is free.
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
+/// A courier that gives no pulse for this long is replaced.
+const COURIER: Duration = Duration::from_secs(2);
+/// The state of a log that nobody follows any more.
+const STATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+const BUS_LIFE: Duration = Duration::from_secs(3600);
 const BUS_LENGTH: usize = 100_000;
+/// A replica that gives no pulse for this long is forgotten; the log's list of replicas forgets it sooner.
+const SILENT: Duration = Duration::from_secs(60);
+/// How long one that left is counted: the log can't forget it while the source is down.
+const LEFT: Duration = Duration::from_secs(3600);
+/// Most keys in one call of a script.
+const BATCH: usize = 1_000;
 
-/// The data set's id, as the bus found it last: what hangs on an older one may have outlived a lost invalidation.
-pub(crate) type DataSet = Arc<AtomicU64>;
-
-#[derive(Debug)]
 pub(crate) struct RedisRemote {
     redis: Redis,
     namespace: String,
-    data_set: DataSet,
+    keys: Arc<ArcSwap<Keys>>,
 }
 
 impl RedisRemote {
-    pub(crate) fn new(redis: Redis, namespace: &str, data_set: DataSet) -> Self {
-        Self { redis, namespace: namespace.to_owned(), data_set }
+    pub(crate) fn new(redis: Redis, namespace: &str) -> Self {
+        let keys = Arc::new(ArcSwap::from_pointee(Keys::new(namespace, 0)));
+        Self { redis, namespace: namespace.to_owned(), keys }
     }
 
-    fn data_set(&self) -> u64 {
-        self.data_set.load(Ordering::SeqCst)
-    }
-
-    fn key(&self, kind: char, hash: u128) -> String {
-        format!("{}:{kind}:{{{hash:032x}}}", self.namespace)
+    /// The keys in use, which change with the log.
+    pub(super) fn keys(&self) -> Arc<ArcSwap<Keys>> {
+        Arc::clone(&self.keys)
     }
 
     fn on<'a>(&self, script: &'a Script, hash: u128) -> ScriptInvocation<'a> {
+        let keys = self.keys.load();
         let mut on = script.prepare_invoke();
-        for kind in ['c', 'l', 'b', 'm'] {
-            on.key(self.key(kind, hash));
-        }
+        on.key(keys.state()).key(keys.values(hash)).key(keys.lease(hash)).key(keys.mark(hash));
         on
+    }
+
+    /// Cleans of some changes; the last call of a cleaning says `to`.
+    async fn clean_some(&self, cleaning: &Cleaning, changes: &[Change], last: bool) -> Result<(), RemoteError> {
+        let keys = self.keys.load_full();
+        let mut call = CLEAN.prepare_invoke();
+        call.key(keys.state()).key(keys.bus());
+        let (mut slots, mut versions) = (Vec::new(), Vec::new());
+        for change in changes {
+            match change.what {
+                Changed::Key(hash) => {
+                    call.key(keys.values(hash)).key(keys.lease(hash)).key(keys.mark(hash));
+                    versions.push(change.version);
+                }
+                Changed::Kind(slot) => slots.push(counter(slot)),
+            }
+        }
+        call.arg(cleaning.courier).arg(if last { cleaning.to } else { 0 }).arg(millis(cleaning.ago));
+        call.arg(if cleaning.all { generation() } else { 0 }).arg(slots.join(",")).arg(generation());
+        let told = if cleaning.tell && !changes.is_empty() { log::encode(changes) } else { Bytes::new() };
+        call.arg(&told[..]).arg(BUS_LENGTH).arg(millis(BUS_LIFE)).arg(versions);
+        self.redis.script(&call).await
     }
 }
 
-pub(super) fn bus_keys(namespace: &str) -> [String; 2] {
-    [format!("{namespace}:bus"), format!("{namespace}:bus:state")]
-}
-
-fn field(place: Place, data_set: u64) -> String {
-    format!("s{}:{data_set}", place.schema)
-}
-
-fn lease(token: Token, data_set: u64) -> String {
-    format!("{token}:{data_set}")
+fn lease(token: Token) -> String {
+    format!("{token} ")
 }
 
 #[async_trait]
 impl Remote for RedisRemote {
-    async fn get(&self, place: Place) -> Result<Option<Found>, RemoteError> {
-        let mut both = redis::pipe();
-        both.cmd("HGET").arg(self.key('c', place.hash)).arg(field(place, self.data_set())).cmd("TIME");
-        let (value, time): (Option<Bytes>, (u64, u64)) = self.redis.query_pipeline(&both).await?;
-        Ok(value.map(|value| found(&value, time.0 * 1000 + time.1 / 1000)))
+    fn follow(&self, identity: u64) {
+        self.keys.store(Arc::new(Keys::new(&self.namespace, identity)));
     }
 
-    async fn acquire(&self, place: Place, token: Token, known: u64) -> Result<Acquired, RemoteError> {
-        let (mut call, id) = (self.on(&ACQUIRE, place.hash), self.data_set());
-        call.arg(lease(token, id)).arg(millis(LEASE)).arg(field(place, id)).arg(known);
+    async fn get(&self, place: Place) -> Result<Option<Found>, RemoteError> {
+        let keys = self.keys.load_full();
+        let mut all = redis::pipe();
+        // The state first: a value that is read later was cleaned at least as far.
+        all.cmd("HMGET").arg(keys.state()).arg(&["cleaned", "id", &counter(place.slot)]);
+        all.cmd("HMGET").arg(keys.values(place.hash)).arg(&["generation", &field(place.schema)]).cmd("TIME");
+        type State = (Option<u64>, Option<String>, Option<String>);
+        type Answer = (State, (Option<String>, Option<Bytes>), (u64, u64));
+        let ((cleaned, id, count), (stored, value), time): Answer = self.redis.query_pipeline(&all).await?;
+        let (Some(id), Some(value)) = (id, value) else { return Ok(None) };
+        let present = format!("{id}.{}", count.unwrap_or_default());
+        let now = time.0 * 1000 + time.1 / 1000;
+        Ok((stored == Some(present)).then(|| found(&value, now, cleaned.unwrap_or(0))))
+    }
+
+    async fn acquire(&self, place: Place, token: Token, known: &[u8]) -> Result<Acquired, RemoteError> {
+        let mut call = self.on(&ACQUIRE, place.hash);
+        call.arg(token).arg(millis(LEASE)).arg(field(place.schema)).arg(known).arg(counter(place.slot));
         let answer: Vec<Value> = self.redis.script(&call).await?;
-        let now = number(answer.get(1));
+        let (now, cleaned) = (number(answer.get(1)), number(answer.get(2)));
         Ok(match text(answer.first()) {
-            b"granted" => {
-                let (generation, floor) = (number(answer.get(2)) ^ id, number(answer.get(3)));
-                Acquired::Granted(Mark { generation, floor, now })
-            }
-            b"found" => Acquired::Found(found(&Bytes::copy_from_slice(text(answer.get(2))), now)),
-            b"held" => Acquired::Held,
-            _ => Acquired::Blocked,
+            b"granted" => Acquired::Granted(Mark { copy: number(answer.get(3)), now, cleaned }),
+            b"found" => Acquired::Found(found(&Bytes::copy_from_slice(text(answer.get(3))), now, cleaned)),
+            _ => Acquired::Held,
         })
     }
 
     async fn renew(&self, place: Place, token: Token) -> Result<bool, RemoteError> {
         let mut call = RENEW.prepare_invoke();
-        call.key(self.key('l', place.hash)).arg(lease(token, self.data_set())).arg(millis(LEASE));
+        call.key(self.keys.load().lease(place.hash)).arg(lease(token)).arg(millis(LEASE));
         self.redis.script(&call).await
     }
 
     async fn fill(&self, place: Place, token: Token, fill: Fill) -> Result<Filled, RemoteError> {
-        let (mut call, id) = (self.on(&FILL, place.hash), self.data_set());
-        call.arg(lease(token, id)).arg(field(place, id)).arg(&fill.bytes[..]).arg(millis(fill.life).max(1));
-        call.arg(fill.version).arg(generation()).arg(millis(MARK_LIFE));
+        let mut call = self.on(&FILL, place.hash);
+        let (copy, copy_life) = fill.copy.unwrap_or_default();
+        call.arg(token).arg(field(place.schema)).arg(&fill.bytes[..]).arg(millis(fill.life).max(1)).arg(fill.version);
+        call.arg(counter(place.slot)).arg(copy).arg(millis(copy_life).max(1));
         let answer: Vec<Value> = self.redis.script(&call).await?;
         Ok(match text(answer.first()) {
-            b"stored" => Filled::Stored { generation: number(answer.get(1)) ^ id, stamp: number(answer.get(2)) },
+            b"stored" => Filled::Stored { stamp: number(answer.get(1)) },
             b"older" => Filled::Older,
             _ => Filled::Lost,
         })
@@ -117,25 +155,60 @@ impl Remote for RedisRemote {
 
     async fn release(&self, place: Place, token: Token) -> Result<(), RemoteError> {
         let mut call = RELEASE.prepare_invoke();
-        call.key(self.key('l', place.hash)).arg(lease(token, self.data_set()));
+        call.key(self.keys.load().lease(place.hash)).arg(lease(token));
         self.redis.script(&call).await
     }
 
-    async fn invalidate(&self, notice: &Notice, phase: Phase) -> Result<(), RemoteError> {
+    async fn remove(&self, place: Place) -> Result<(), RemoteError> {
+        self.redis.query(redis::cmd("DEL").arg(self.keys.load().values(place.hash))).await
+    }
+
+    async fn invalidate(&self, notice: &Notice) -> Result<(), RemoteError> {
+        let keys = self.keys.load_full();
         let mut call = INVALIDATE.prepare_invoke();
-        call.key(&bus_keys(&self.namespace));
-        for &hash in &*notice.hashes {
-            for kind in ['c', 'l', 'b', 'm'] {
-                call.key(self.key(kind, hash));
+        call.key(keys.state()).key(keys.bus());
+        for change in &*notice.changes {
+            if let Changed::Key(hash) = change.what {
+                call.key(keys.values(hash)).key(keys.lease(hash)).key(keys.mark(hash));
             }
         }
-        let (write, block, version) = match phase {
-            Phase::Block { write, life } => (write, millis(life), 0),
-            Phase::Done { write, version } => (write, 0, version),
-        };
-        let hashes = crate::outbox::encode(&notice.hashes);
-        call.arg(notice.origin).arg(hashes.as_ref()).arg(write).arg(block).arg(version);
-        call.arg(generation()).arg(millis(MARK_LIFE)).arg(BUS_LENGTH).arg(generation()).arg(&notice.cause);
+        call.arg(notice.origin).arg(&log::encode(&notice.changes)[..]).arg(&notice.cause);
+        call.arg(BUS_LENGTH).arg(millis(BUS_LIFE));
+        self.redis.script(&call).await
+    }
+
+    async fn pulse(&self, pulse: Pulse) -> Result<Beat, RemoteError> {
+        let keys = self.keys.load_full();
+        let mut call = PULSE.prepare_invoke();
+        call.key(keys.state()).key(keys.replicas());
+        call.arg(pulse.replica).arg(millis(pulse.behind)).arg(u8::from(pulse.sees)).arg(millis(COURIER));
+        call.arg(generation()).arg(millis(STATE_LIFE)).arg(millis(SILENT));
+        let answer: Vec<Value> = self.redis.script(&call).await?;
+        Ok(Beat {
+            courier: number(answer.first()) == 1,
+            cleaned: number(answer.get(1)),
+            cleaned_ago: ago(answer.get(2)),
+            seen_ago: ago(answer.get(3)),
+            replicas: usize::try_from(number(answer.get(4))).unwrap_or(0),
+            oldest: ago(answer.get(5)).unwrap_or_default(),
+            blind: number(answer.get(6)) == 1,
+        })
+    }
+
+    async fn clean(&self, cleaning: &Cleaning) -> Result<(), RemoteError> {
+        let mut rest = &cleaning.changes[..];
+        while rest.len() > BATCH {
+            let (some, more) = rest.split_at(BATCH);
+            self.clean_some(cleaning, some, false).await?;
+            rest = more;
+        }
+        self.clean_some(cleaning, rest, true).await
+    }
+
+    async fn leave(&self, replica: Token) -> Result<(), RemoteError> {
+        let keys = self.keys.load_full();
+        let mut call = LEAVE.prepare_invoke();
+        call.key(keys.state()).key(keys.replicas()).arg(replica).arg(millis(LEFT));
         self.redis.script(&call).await
     }
 
@@ -145,32 +218,6 @@ impl Remote for RedisRemote {
 }
 
 /// A random number that Lua's doubles hold exactly; never 0.
-pub(super) fn generation() -> u64 {
+fn generation() -> u64 {
     rand::random_range(1..1 << 53)
-}
-
-fn found(value: &Bytes, now: u64) -> Found {
-    // Foreign bytes get stamp 0 and fail to decode.
-    let at = STAMP.min(value.len());
-    let (stamp, bytes) = (digits(&value[..at]), value.slice(at..));
-    Found { bytes, stamp, age: Duration::from_millis(now.saturating_sub(stamp)) }
-}
-
-fn digits(text: &[u8]) -> u64 {
-    std::str::from_utf8(text).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
-}
-
-fn text(value: Option<&Value>) -> &[u8] {
-    match value {
-        Some(Value::BulkString(bytes)) => bytes,
-        Some(Value::SimpleString(text)) => text.as_bytes(),
-        _ => &[],
-    }
-}
-
-fn number(value: Option<&Value>) -> u64 {
-    match value {
-        Some(Value::Int(number)) => u64::try_from(*number).unwrap_or(0),
-        other => digits(text(other)),
-    }
 }

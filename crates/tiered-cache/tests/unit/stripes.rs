@@ -8,6 +8,7 @@ use shuttle::thread;
 use super::*;
 
 const HASH: u128 = 7;
+const SLOT: u8 = 3;
 
 /// A source, and a store that holds what was read from it.
 #[derive(Default)]
@@ -22,7 +23,7 @@ fn check(guarded: bool, flush: bool) {
         let filler = {
             let (stripes, model) = (Arc::clone(&stripes), Arc::clone(&model));
             thread::spawn(move || {
-                let epoch = stripes.epoch(HASH);
+                let epoch = stripes.epoch(HASH, SLOT);
                 let value = *model.source.lock().unwrap();
                 let insert = || *model.store.lock().unwrap() = Some(value);
                 if guarded {
@@ -34,7 +35,7 @@ fn check(guarded: bool, flush: bool) {
         };
         *model.source.lock().unwrap() = 1;
         if flush {
-            stripes.bump_all();
+            stripes.flush(SLOT);
             *model.store.lock().unwrap() = None;
         } else {
             stripes.invalidate(HASH, || *model.store.lock().unwrap() = None);

@@ -1,18 +1,19 @@
--- Asks for the lease on a key, unless there is a newer value than the known one.
--- KEYS  1 values  2 lease  3 blocks  4 mark
--- ARGV  1 token  2 lease in ms  3 field  4 known stamp
+-- Asks for the lease on a key, unless there is another value than the known one.
+-- KEYS  1 state  2 values  3 lease  4 mark
+-- ARGV  1 token  2 lease in ms  3 field  4 known stamp  5 the slot's counter
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local value = redis.call('HGET', KEYS[1], ARGV[3])
-if value and tonumber(string.sub(value, 1, 16)) ~= tonumber(ARGV[4]) then
-    return {'found', now, value}
+local state = redis.call('HMGET', KEYS[1], 'id', ARGV[5], 'cleaned')
+if not state[1] then
+    return redis.error_reply('NOSTATE nobody has said yet what is stored here')
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
-if redis.call('EXISTS', KEYS[3]) == 1 then
-    return {'blocked', now}
+local generation = state[1] .. '.' .. (state[2] or '')
+local value = redis.call('HMGET', KEYS[2], 'generation', ARGV[3])
+if value[2] and value[1] == generation and string.sub(value[2], 1, 16) ~= ARGV[4] then
+    return {'found', now, state[3] or '0', value[2]}
 end
-if not redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
-    return {'held', now}
+if not redis.call('SET', KEYS[3], ARGV[1] .. ' ' .. generation, 'NX', 'PX', ARGV[2]) then
+    return {'held'}
 end
-local mark = redis.call('HMGET', KEYS[4], 'generation', 'floor')
-return {'granted', now, mark[1] or '0', mark[2] or '0'}
+local copy, of = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+) (.*)$')
+return {'granted', now, state[3] or '0', of == generation and copy or '0'}

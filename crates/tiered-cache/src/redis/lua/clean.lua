@@ -1,0 +1,42 @@
+-- Removes what is older than the log says, for the courier alone.
+-- KEYS  1 state  2 bus  then for each key  values  lease  mark
+-- ARGV  1 courier  2 position up to which all is clean then (0: there is more to come)  3 ms since the log was read
+--       4 a new id of the state, where nothing may be used any more, else 0  5 slots to be forgotten, with commas
+--       6 their new counter  7 changes for the bus, if any  8 longest bus  9 life of the bus in ms
+--       then for each key its version
+if redis.call('HGET', KEYS[1], 'courier') ~= ARGV[1] then
+    return 0
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- The first write is one that Redis refuses when it is full.
+redis.call('HSET', KEYS[1], 'courier', ARGV[1])
+if ARGV[4] ~= '0' then
+    redis.call('HSET', KEYS[1], 'id', ARGV[4])
+end
+for slot in string.gmatch(ARGV[5], '[^,]+') do
+    redis.call('HSET', KEYS[1], slot, ARGV[6])
+end
+for i = 3, #KEYS, 3 do
+    local version = tonumber(ARGV[9 + i / 3])
+    -- Somebody else's key of another type has no version, and goes.
+    local there = tonumber(redis.pcall('HGET', KEYS[i], 'version')) or 0
+    redis.call('DEL', KEYS[i + 1])
+    if version == 0 or there < version then
+        redis.call('DEL', KEYS[i], KEYS[i + 2])
+    end
+end
+if ARGV[7] ~= '' then
+    local sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
+    local last = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[8], '*', 'c', ARGV[7], 'o', '0', 's', sequence)
+    redis.call('PEXPIRE', KEYS[2], ARGV[9])
+    redis.call('HSET', KEYS[1], 'last', last)
+end
+if ARGV[2] ~= '0' then
+    local before = redis.call('HGET', KEYS[1], 'cleaned') or '0'
+    if ARGV[4] ~= '0' or tonumber(ARGV[2]) > tonumber(before) then
+        redis.call('HSET', KEYS[1], 'cleaned', ARGV[2])
+    end
+    redis.call('HSET', KEYS[1], 'cleaned_at', now - ARGV[3])
+end
+return 1
