@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tracing::Span;
 
 use crate::l3::Memcached;
-use crate::{Bus, CopyStore, OutboxStore, Redis, Remote, TieredCache};
+use crate::{Bus, ChangeLog, CopyStore, Redis, Remote, TieredCache, WhenBlind};
 
 /// Collects the parts of a [`TieredCache`].
 pub struct Builder {
@@ -17,15 +17,25 @@ pub struct Builder {
     pub(crate) redis: Option<Redis>,
     pub(crate) remote: Option<(Arc<dyn Remote>, Box<dyn Bus>)>,
     pub(crate) l3: Option<Arc<dyn CopyStore>>,
-    pub(crate) outbox: Option<Arc<dyn OutboxStore>>,
-    pub(crate) gate: (usize, usize, Duration),
-    pub(crate) longest_write: Duration,
+    pub(crate) log: Option<Arc<dyn ChangeLog>>,
+    pub(crate) when_blind: WhenBlind,
+    pub(crate) gate: GateSize,
     pub(crate) probe_every: u32,
     pub(crate) links: Links,
 }
 
-/// Names the current span for other replicas, and links a span to one that another replica named.
-pub(crate) type Links = (fn() -> String, fn(&Span, &str));
+/// See [`Builder::load_gate`].
+pub(crate) struct GateSize {
+    pub(crate) permits: usize,
+    pub(crate) queue: usize,
+    pub(crate) wait: Duration,
+}
+
+/// See [`Builder::links`].
+pub(crate) struct Links {
+    pub(crate) name: fn() -> String,
+    pub(crate) link: fn(&Span, &str),
+}
 
 impl Builder {
     pub(crate) fn new(runtime: Handle) -> Self {
@@ -36,11 +46,11 @@ impl Builder {
             redis: None,
             remote: None,
             l3: None,
-            outbox: None,
-            gate: (14, 1024, Duration::from_secs(2)),
-            longest_write: Duration::from_secs(32),
+            log: None,
+            when_blind: WhenBlind::default(),
+            gate: GateSize { permits: 14, queue: 1024, wait: Duration::from_secs(2) },
             probe_every: 10_000,
-            links: (String::new, |_, _| ()),
+            links: Links { name: String::new, link: |_, _| () },
         }
     }
 
@@ -50,7 +60,20 @@ impl Builder {
         self
     }
 
-    /// The shared tier. Without it there is no L2, no bus, and only this process's own writes are noticed.
+    /// Where the source says what changed. Without it only this process's own writes are noticed, and there is no shared
+    /// tier, since nothing says what in it is right.
+    pub fn log(mut self, log: Arc<dyn ChangeLog>) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    /// What is done with cached values while nothing says whether they are still right.
+    pub fn when_blind(mut self, when_blind: WhenBlind) -> Self {
+        self.when_blind = when_blind;
+        self
+    }
+
+    /// The shared tier, used together with a log. Without it there is no L2, and others hear of writes by the log alone.
     pub fn redis(mut self, redis: Redis) -> Self {
         self.redis = Some(redis);
         self
@@ -83,19 +106,7 @@ impl Builder {
     /// At most `permits` loads at once, about 70 % of the connections to the source, and `queue` waiting, none for
     /// longer than `wait`.
     pub fn load_gate(mut self, permits: usize, queue: usize, wait: Duration) -> Self {
-        self.gate = (permits, queue, wait);
-        self
-    }
-
-    /// Where invalidations wait while Redis is gone.
-    pub fn outbox(mut self, outbox: Arc<dyn OutboxStore>) -> Self {
-        self.outbox = Some(outbox);
-        self
-    }
-
-    /// How long a write may take at most, its wait for a connection included; blocks outlive it by 5 s.
-    pub fn longest_write(mut self, longest: Duration) -> Self {
-        self.longest_write = longest;
+        self.gate = GateSize { permits, queue, wait };
         self
     }
 
@@ -108,7 +119,7 @@ impl Builder {
     /// How spans find each other across replicas: `name` gives the current one as a short text, empty for none, that
     /// goes along with an invalidation; where that is applied, `link` ties the span of that to it.
     pub fn links(mut self, name: fn() -> String, link: fn(&Span, &str)) -> Self {
-        self.links = (name, link);
+        self.links = Links { name, link };
         self
     }
 

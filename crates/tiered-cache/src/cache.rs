@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -15,7 +15,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::breaker::Breaker;
 use crate::builder::Builder;
-use crate::flight::Flights;
+use crate::fence::Fence;
+use crate::flight::{Flights, lock};
+use crate::follow::follow;
 use crate::gate::Gate;
 use crate::inner::Inner;
 use crate::l1::L1;
@@ -25,12 +27,13 @@ use crate::load::Load;
 use crate::metrics::CacheMetrics;
 use crate::probe;
 use crate::read::{Ask, is_due};
-use crate::redis::{DataSet, RedisBus, RedisRemote};
-use crate::{Bus, CacheError, CacheKey, Hit, LoadCx, LoadError, LoadOutcome, Policy, Read, Remote};
+use crate::recent::Recent;
+use crate::redis::{RedisBus, RedisRemote};
+use crate::state::State;
+use crate::untold::Untold;
+use crate::{Bus, CacheError, CacheHealth, CacheKey, Hit, Loaded, LoadError, Policy, Read, Remote};
 
 const FLIGHTS: usize = 10_000;
-/// Most undelivered invalidations that are tried again in the background.
-const RETRIES: usize = 1024;
 
 /// A cache in tiers. Cheap to clone; all clones are the same cache.
 #[derive(Clone)]
@@ -40,30 +43,6 @@ pub struct TieredCache {
     _stop: Arc<DropGuard>,
 }
 
-/// How the cache is doing.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct CacheHealth {
-    /// L1 may answer: the bus was heard lately, or there is none.
-    pub fence_open: bool,
-    /// Time since the last answered read of the bus was sent, which is what the fence compares; zero without a bus.
-    pub bus_lag: Duration,
-    /// The shared tier is left alone after failures.
-    pub breaker_open: bool,
-    /// L3 is left alone after failures.
-    pub l3_breaker_open: bool,
-    /// Flights under way.
-    pub flights: usize,
-    /// Loads that ask the source.
-    pub loads: usize,
-    /// Loads that wait for the gate.
-    pub queued: usize,
-    /// Bytes in L1.
-    pub l1_bytes: u64,
-    /// Entries in L1.
-    pub l1_entries: u64,
-}
-
 impl TieredCache {
     /// Starts to put a cache together. Its loads, writes and background tasks will run on `runtime`.
     pub fn builder(runtime: Handle) -> Builder {
@@ -71,46 +50,57 @@ impl TieredCache {
     }
 
     pub(crate) fn start(parts: Builder) -> Self {
-        let Builder { runtime, l1_bytes, namespace, redis, remote, l3, outbox, gate, longest_write, .. } = parts;
+        let Builder { runtime, l1_bytes, namespace, redis, remote, l3, log, gate, .. } = parts;
         let shared: Option<(Arc<dyn Remote>, Box<dyn Bus>)> = remote.or_else(|| {
             let redis = redis?;
-            let data_set = DataSet::default();
-            let bus = RedisBus::new(&redis, &namespace, Arc::clone(&data_set));
-            Some((Arc::new(RedisRemote::new(redis, &namespace, data_set)), Box::new(bus)))
+            let remote = RedisRemote::new(redis.clone(), &namespace);
+            let bus = RedisBus::new(&redis, &remote);
+            Some((Arc::new(remote), Box::new(bus)))
         });
-        let (remote, bus) = shared.unzip();
-        let (stop, metrics) = (CancellationToken::new(), CacheMetrics::default());
+        if shared.is_some() && log.is_none() {
+            tracing::warn!(name: "cache.no_log", target: "tiered_cache", "the shared tier isn't used: only a log says what in it is right");
+        }
+        let (remote, bus) = shared.filter(|_| log.is_some()).unzip();
+        let stop = CancellationToken::new();
         let inner = Arc::new(Inner {
             runtime: runtime.clone(),
-            l1: L1::new(l1_bytes, metrics.clone()),
+            l1: L1::new(l1_bytes),
             flights: Flights::new(FLIGHTS),
-            gate: Gate::new(gate.0, gate.1, gate.2),
-            retries: Semaphore::new(RETRIES),
+            gate: Gate::new(gate.permits, gate.queue, gate.wait),
             probing: Semaphore::new(1),
-            longest_write,
             probe_every: parts.probe_every,
             links: parts.links,
+            when_blind: parts.when_blind,
+            log_state: if log.is_some() { State::unknown("the log of changes") } else { State::well("no log") },
+            remote_state: if remote.is_some() { State::unknown("the shared tier") } else { State::well("no tier") },
+            fence: Fence::new(log.is_none()),
+            log,
             remote,
             l3: l3.map(|store| L3::new(store, namespace)),
-            outbox,
-            metrics,
-            origin: rand::random(),
+            metrics: CacheMetrics::default(),
+            // Below 2^53, for Lua's sake, and never 0.
+            replica: rand::random_range(1..1 << 53),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             stop: stop.clone(),
             breaker: Breaker::new(),
             started: Instant::now(),
-            fence: AtomicU64::new(if bus.is_some() { 0 } else { u64::MAX }),
-            echoes: Default::default(),
+            recent: Recent::default(),
+            untold: Untold::default(),
+            heard: Mutex::default(),
+            newest: AtomicU64::new(0),
+            echoes: Mutex::default(),
+            follower: Mutex::default(),
         });
         let weak = Arc::downgrade(&inner);
         inner.metrics.watch(weak.clone());
         if let Some(bus) = bus {
             runtime.spawn(stop.clone().run_until_cancelled_owned(listen::bus(weak.clone(), bus)));
             runtime.spawn(stop.clone().run_until_cancelled_owned(listen::breaker(weak.clone())));
-            if inner.outbox.is_some() {
-                runtime.spawn(stop.clone().run_until_cancelled_owned(listen::outbox(weak.clone())));
-            }
+        }
+        if let Some(log) = &inner.log {
+            let follower = runtime.spawn(follow(weak, Arc::clone(log)));
+            *lock(&inner.follower) = Some(follower);
         }
         Self { inner, _stop: Arc::new(stop.drop_guard()) }
     }
@@ -133,12 +123,12 @@ impl TieredCache {
         load: F,
     ) -> Result<Hit, CacheError>
     where
-        F: FnOnce(LoadCx) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<LoadOutcome, LoadError>> + Send + 'static,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded, LoadError>> + Send + 'static,
     {
         let inner = &self.inner;
         let ask = Ask { policy, read, begun: Instant::now() };
-        let load = || -> Load { Box::new(|cx| load(cx).boxed()) };
+        let load = || -> Load { Box::new(|| load().boxed()) };
         if let Some(hit) = inner.lookup(key, ask) {
             if hit.stale.is_none() && is_due(&hit.entry, policy, ask.begun) {
                 inner.refresh(key, policy, &hit.entry, load());
@@ -174,6 +164,11 @@ impl TieredCache {
             tracing::warn!(name: "cache.tasks_cut", target: "tiered_cache", tasks = inner.tasks.len(), "stopped before all was done");
         }
         inner.stop.cancel();
+        // Bounded by itself.
+        let follower = lock(&inner.follower).take();
+        if let Some(follower) = follower {
+            drop(follower.await);
+        }
     }
 }
 

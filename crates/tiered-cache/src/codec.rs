@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{CacheKey, Kind};
+use tokio::time::Instant;
+
+use crate::{CacheKey, Entry, Kind};
 
 const MAGIC: &[u8; 3] = b"TC\x01";
 const CHECKSUM: usize = 8;
@@ -21,6 +23,32 @@ pub(crate) struct Wire {
     pub(crate) age: Duration,
     pub(crate) etag: Bytes,
     pub(crate) body: Bytes,
+}
+
+impl Wire {
+    /// What is stored of an entry at `now`.
+    pub(crate) fn of(entry: &Entry, now: Instant) -> Self {
+        Self {
+            kind: entry.kind,
+            version: entry.version,
+            fresh: entry.times.expires_at.saturating_duration_since(now),
+            life: entry.times.dead_at.saturating_duration_since(now),
+            cost: entry.times.cost,
+            age: entry.age(now),
+            etag: entry.etag.clone(),
+            body: entry.body.clone(),
+        }
+    }
+
+    /// The same, some time later.
+    pub(crate) fn after(self, time: Duration) -> Self {
+        Self {
+            fresh: self.fresh.saturating_sub(time),
+            life: self.life.saturating_sub(time),
+            age: self.age + time,
+            ..self
+        }
+    }
 }
 
 /// Why bytes are not the entry that was looked for.

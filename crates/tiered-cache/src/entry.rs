@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::CacheKey;
+use crate::codec::Wire;
 use crate::stripes::Epoch;
+use crate::{CacheKey, Policy};
 
 /// Whether the source had the thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,50 @@ pub(crate) struct Times {
     pub(crate) dead_at: Instant,
     /// How long the load took, for the early refresh.
     pub(crate) cost: Duration,
+}
+
+/// No copy stays in a process for longer, whatever its policy says.
+const L1_CAP: Duration = Duration::from_secs(300);
+
+impl Times {
+    /// Of a value that was just loaded.
+    pub(crate) fn loaded(policy: &Policy, kind: Kind, begun: Instant) -> Self {
+        let now = Instant::now();
+        let cost = now.saturating_duration_since(begun);
+        let (base, fail_safe) = match kind {
+            Kind::Value => (policy.l2_ttl, policy.fail_safe),
+            Kind::NotFound => (policy.negative_ttl, Duration::ZERO),
+        };
+        let fresh = base.mul_f32(1.0 - policy.jitter.clamp(0.0, 1.0) * rand::random::<f32>());
+        Self::until(policy, begun, now, now + fresh, now + fresh + fail_safe, cost)
+    }
+
+    /// Of a copy of a stored value, which was stored `since` ago when the question was `sent`.
+    pub(crate) fn copied(policy: &Policy, wire: &Wire, since: Duration, sent: Instant) -> Self {
+        let read_at = sent.checked_sub(wire.age + since).unwrap_or(sent);
+        let (expires_at, dead_at) = (sent + wire.fresh.saturating_sub(since), sent + wire.life.saturating_sub(since));
+        Self::until(policy, read_at, sent, expires_at, dead_at, wire.cost)
+    }
+
+    fn until(
+        policy: &Policy,
+        read_at: Instant,
+        from: Instant,
+        expires_at: Instant,
+        dead_at: Instant,
+        cost: Duration,
+    ) -> Self {
+        // Ten load times before the end; a draw beyond that has a chance of 1 in 22,000.
+        let reach = cost.mul_f32(policy.beta.max(0.0) * 10.0);
+        Self {
+            read_at,
+            fresh_until: expires_at.min(from + policy.l1_ttl.min(L1_CAP)),
+            expires_at,
+            refresh_from: expires_at.checked_sub(reach).unwrap_or(expires_at),
+            dead_at,
+            cost,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Cached values are used for this long after the log was last heard, which is the promise.
-const REACH: Duration = Duration::from_secs(1);
+pub(crate) const REACH: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Fence {

@@ -1,49 +1,46 @@
 //! What all clones of a cache share.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::breaker::Breaker;
 use crate::builder::Links;
-use crate::flight::Flights;
+use crate::fence::Fence;
+use crate::flight::{Flights, lock};
 use crate::gate::Gate;
 use crate::l1::L1;
 use crate::l3::L3;
+use crate::log::{Change, ChangeLog, Changed};
 use crate::metrics::CacheMetrics;
-use crate::{CacheHealth, OutboxStore, Remote};
-
-/// L1 answers for this long after the bus was last asked with success.
-pub(crate) const FENCE: Duration = Duration::from_secs(1);
-/// How long a load made without the shared tier may be served.
-pub(crate) const DEGRADED: Duration = Duration::from_secs(5);
-/// A lease that isn't renewed for this long is free.
-pub(crate) const LEASE: Duration = Duration::from_secs(2);
+use crate::recent::Recent;
+use crate::state::State;
+use crate::untold::Untold;
+use crate::{Remote, WhenBlind};
 
 pub(crate) struct Inner {
     pub(crate) runtime: Handle,
-    pub(crate) longest_write: Duration,
     pub(crate) probe_every: u32,
     pub(crate) links: Links,
+    pub(crate) when_blind: WhenBlind,
     pub(crate) l1: L1,
     pub(crate) flights: Flights,
     pub(crate) gate: Gate,
+    pub(crate) log: Option<Arc<dyn ChangeLog>>,
     pub(crate) remote: Option<Arc<dyn Remote>>,
     pub(crate) l3: Option<L3>,
-    pub(crate) outbox: Option<Arc<dyn OutboxStore>>,
     pub(crate) metrics: CacheMetrics,
-    /// Tells this replica's own messages on the bus from others'.
-    pub(crate) origin: u64,
+    /// This replica's name, and what tells its own notices on the bus from others'.
+    pub(crate) replica: u64,
     pub(crate) tasks: TaskTracker,
-    /// Bounds the invalidations that are delivered in the background.
-    pub(crate) retries: Semaphore,
     pub(crate) probing: Semaphore,
     /// No new loads.
     pub(crate) closing: CancellationToken,
@@ -51,38 +48,70 @@ pub(crate) struct Inner {
     pub(crate) stop: CancellationToken,
     pub(crate) started: Instant,
     pub(crate) breaker: Breaker,
-    /// Nanoseconds after `started` up to which L1 may answer; `u64::MAX` without a bus.
-    pub(crate) fence: AtomicU64,
-    /// Own invalidations that the bus hasn't brought back: first key, when sent.
-    pub(crate) echoes: Mutex<VecDeque<(u128, Instant)>>,
+    pub(crate) fence: Fence,
+    pub(crate) recent: Recent,
+    pub(crate) untold: Untold,
+    pub(crate) log_state: State,
+    pub(crate) remote_state: State,
+    pub(crate) heard: Mutex<Heard>,
+    /// The newest version that the source has given out, as far as the log says.
+    pub(crate) newest: AtomicU64,
+    /// Own notices that the bus hasn't brought back: what changed first, when sent.
+    pub(crate) echoes: Mutex<VecDeque<(Changed, Instant)>>,
+    /// Reads the log.
+    pub(crate) follower: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What was heard when; all times are those before an answered question was sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Heard {
+    pub(crate) log: Option<Instant>,
+    pub(crate) bus: Option<Instant>,
+    /// Since then no notice of the bus was missed.
+    pub(crate) bus_unbroken_since: Option<Instant>,
+    /// How many replicas read the log, as it said last.
+    pub(crate) replicas: usize,
 }
 
 impl Inner {
-    pub(crate) fn fence_open(&self, now: Instant) -> bool {
-        let fence = self.fence.load(Ordering::Acquire);
-        fence == u64::MAX || now.saturating_duration_since(self.started).as_nanos() < u128::from(fence)
+    pub(crate) fn heard(&self) -> Heard {
+        *lock(&self.heard)
     }
 
-    /// Opens the fence for a while after `heard`, the time before an answered read of the bus was sent.
-    pub(crate) fn advance_fence(&self, heard: Instant) {
-        let until = heard.saturating_duration_since(self.started) + FENCE;
-        self.fence.store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX - 1), Ordering::Release);
-    }
-
-    pub(crate) fn health(&self) -> CacheHealth {
-        let now = Instant::now();
-        let heard = Duration::from_nanos(self.fence.load(Ordering::Acquire)).saturating_sub(FENCE);
-        let silent = now.saturating_duration_since(self.started).saturating_sub(heard);
-        CacheHealth {
-            fence_open: self.fence_open(now),
-            bus_lag: if self.remote.is_some() { silent } else { Duration::ZERO },
-            breaker_open: self.breaker.is_open(),
-            l3_breaker_open: self.l3.as_ref().is_some_and(|l3| l3.breaker.is_open()),
-            flights: self.flights.under_way(),
-            loads: self.gate.in_use(),
-            queued: self.gate.queued(),
-            l1_bytes: self.l1.bytes(),
-            l1_entries: self.l1.entries(),
+    /// Forgets what is older than these changes say, in this process.
+    pub(crate) fn forget(&self, changes: &[Change]) {
+        for change in changes {
+            match change.what {
+                Changed::Key(hash) => {
+                    self.l1.invalidate(hash, change.version);
+                    self.flights.detach(hash);
+                }
+                Changed::Kind(slot) => {
+                    self.l1.flush(slot);
+                    self.flights.detach_all();
+                }
+            }
         }
     }
+
+    /// Those of `changes` that weren't applied here yet.
+    pub(crate) fn news(&self, changes: &[Change]) -> Vec<Change> {
+        let applied = |change: &Change| match change.what {
+            Changed::Key(hash) => self.recent.knows(hash, change.version),
+            Changed::Kind(_) => false,
+        };
+        changes.iter().filter(|change| !applied(change)).cloned().collect()
+    }
+
+    /// Applies changes that were heard of otherwise than by the log.
+    pub(crate) fn apply(&self, changes: &[Change]) {
+        let news = self.news(changes);
+        let now = Instant::now();
+        // Remembered first: what is found in a shared tier from then on is judged by it.
+        news.iter().for_each(|change| self.recent.heard(change, now));
+        self.forget(&news);
+    }
 }
+
+/// How long a read of the source may be served when nothing says that it changed; a probe waits longer.
+pub(crate) const SETTLED: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! L3: memcached, optional. Holds copies that are used only when Redis vouches for them.
 //!
-//! A copy carries the key's generation at the time of its fill. Every invalidation changes the generation in Redis,
-//! and a flushed Redis has none, so a copy that comes back from a flapping node, or outlived its Redis, is never used.
+//! A copy carries a name that Redis keeps for as long as the copy may be used. Every invalidation takes the name away, and
+//! a flushed Redis has none, so a copy that comes back from a flapping node, or outlived its Redis, is never used.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -43,19 +43,19 @@ impl L3 {
 
     /// The copy and the time since it was stored, if Redis vouches for it.
     pub(crate) async fn get(&self, place: Place, mark: &Mark) -> Option<(Bytes, Duration)> {
-        if mark.generation == 0 {
+        if mark.copy == 0 {
             return None;
         }
         let key = self.key(place);
         let mut copy = self.guarded(self.store.get(&key)).await??;
-        let (generation, stamp) = (copy.try_get_u64().ok()?, copy.try_get_u64().ok()?);
-        let vouched = generation == mark.generation && stamp <= mark.now;
+        let (name, stamp) = (copy.try_get_u64().ok()?, copy.try_get_u64().ok()?);
+        let vouched = name == mark.copy && stamp <= mark.now;
         vouched.then(|| (copy, Duration::from_millis(mark.now - stamp)))
     }
 
-    pub(crate) async fn set(&self, place: Place, generation: u64, stamp: u64, entry: &Bytes, ttl: Duration) -> bool {
+    pub(crate) async fn set(&self, place: Place, name: u64, stamp: u64, entry: &Bytes, ttl: Duration) -> bool {
         let mut copy = BytesMut::with_capacity(16 + entry.len());
-        copy.put_u64(generation);
+        copy.put_u64(name);
         copy.put_u64(stamp);
         copy.put_slice(entry);
         let key = self.key(place);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::inner::{DEGRADED, Inner};
+use crate::inner::{Inner, SETTLED};
 use crate::load::Load;
-use crate::{CacheKey, Entry, LoadCx, LoadOutcome, Policy};
+use crate::{CacheKey, Entry, Policy};
 
 thread_local!(static HITS: Cell<u32> = const { Cell::new(0) });
 
@@ -28,15 +28,15 @@ impl Inner {
             let Ok(_alone) = inner.probing.try_acquire() else { return };
             let deadline = Instant::now() + policy.hard_timeout;
             let Ok(permit) = inner.gate.enter(deadline).await else { return };
-            let loading = tokio::time::timeout_at(deadline, load(LoadCx { stale: None, deadline })).await;
+            let loading = tokio::time::timeout_at(deadline, load()).await;
             drop(permit);
-            let Ok(Ok(LoadOutcome::New(now))) = loading else { return };
+            let Ok(Ok(now)) = loading else { return };
             let mut result = "ok";
             if now.version > served.version {
                 // Behind is allowed, for a while.
-                tokio::time::sleep(DEGRADED).await;
+                tokio::time::sleep(SETTLED).await;
                 let still = inner.l1_entry(&key, &policy, Instant::now());
-                if still.is_some_and(|entry| entry.version < now.version) {
+                if still.is_some_and(|found| !found.unverified && found.entry.version < now.version) {
                     let cache = policy.cache;
                     tracing::error!(name: "cache.stale_found", target: "tiered_cache", cache, "an old value is served");
                     result = "violation";

@@ -8,19 +8,35 @@ use tracing::Span;
 
 use crate::entry::Refresh;
 use crate::flight::{Arrived, Flight, Joined, State};
-use crate::inner::{DEGRADED, Inner};
+use crate::fence::REACH;
+use crate::inner::Inner;
 use crate::load::{Load, Purpose};
 use crate::probe;
-use crate::{CacheError, CacheKey, Entry, Hit, Kind, Policy, Read, StaleReason, Tier};
+use crate::{CacheError, CacheKey, Entry, Hit, Kind, Policy, Read, StaleReason, Tier, WhenBlind};
 
-/// An answer from L1, unless the entry is past its life and the source may be asked again.
-fn here(entry: Arc<Entry>, now: Instant) -> Option<Hit> {
-    if entry.is_fresh(now) {
-        Some(Hit::new(entry, Tier::L1, None, now))
-    } else if entry.is_throttled(now) {
-        Some(Hit::new(entry, Tier::L1, Some(StaleReason::SourceFailed), now))
-    } else {
-        None
+/// A version this far above the newest that is known may have been given out since.
+const LEEWAY: u64 = 1_000_000;
+
+/// An entry of L1 that may be used.
+pub(crate) struct Usable {
+    pub(crate) entry: Arc<Entry>,
+    /// Nobody can say now whether it is still right.
+    pub(crate) unverified: bool,
+}
+
+impl Usable {
+    /// An answer, unless the entry is past its life and the source may be asked again.
+    fn answer(self, now: Instant) -> Option<Hit> {
+        let stale = if self.entry.is_fresh(now) {
+            None
+        } else if self.entry.is_throttled(now) {
+            Some(StaleReason::SourceFailed)
+        } else {
+            return None;
+        };
+        let mut hit = Hit::new(self.entry, Tier::L1, stale, now);
+        hit.unverified = self.unverified;
+        Some(hit)
     }
 }
 
@@ -64,8 +80,7 @@ impl Ask<'_> {
     fn land(&self, arrived: Arrived) -> Landing {
         let read_since = arrived.source_read_at.is_some_and(|at| at >= self.begun);
         let accepted = match self.read {
-            Read::Bounded | Read::Shared => true,
-            Read::Source => read_since,
+            Read::Bounded => true,
             // "Not found" has no version of its own: only a look at the source after the question counts.
             Read::Version(wanted) => {
                 arrived.entry.version >= wanted || (read_since && arrived.entry.kind == Kind::NotFound)
@@ -83,8 +98,7 @@ impl Ask<'_> {
 impl Inner {
     /// L1 alone; `None` also when the caller should go to `get_or_load`, to begin an early refresh or a probe.
     pub(crate) fn peek(&self, key: &CacheKey, policy: &Policy, now: Instant) -> Option<Hit> {
-        let entry = self.l1_entry(key, policy, now)?;
-        let hit = here(entry, now)?;
+        let hit = self.l1_entry(key, policy, now)?.answer(now)?;
         let due = || is_due(&hit.entry, policy, now) || probe::is_due(self.probe_every);
         if hit.stale.is_none() && due() {
             return None;
@@ -99,43 +113,58 @@ impl Inner {
     }
 
     pub(crate) fn lookup(&self, key: &CacheKey, ask: Ask<'_>) -> Option<Hit> {
-        let entry = match ask.read {
-            Read::Bounded => self.l1_entry(key, ask.policy, ask.begun)?,
-            Read::Version(wanted) => {
-                self.l1_entry(key, ask.policy, ask.begun).filter(|entry| entry.version >= wanted)?
-            }
-            Read::Shared | Read::Source => return None,
-        };
-        let hit = here(entry, ask.begun)?;
+        let found = self.l1_entry(key, ask.policy, ask.begun)?;
+        if let Read::Version(wanted) = ask.read
+            && (found.entry.version < wanted || found.unverified)
+        {
+            return None;
+        }
+        let hit = found.answer(ask.begun)?;
         self.hit(ask.policy, &hit, ask.read);
         Some(hit)
     }
 
     /// The key's entry in L1 if it may be used now, fresh or not.
-    pub(crate) fn l1_entry(&self, key: &CacheKey, policy: &Policy, now: Instant) -> Option<Arc<Entry>> {
+    pub(crate) fn l1_entry(&self, key: &CacheKey, policy: &Policy, now: Instant) -> Option<Usable> {
         let entry = self.l1.get(key.hash())?;
         if entry.key != *key || entry.schema != policy.schema {
             return None;
         }
         if !entry.is_alive(now) {
-            self.l1.remove(key.hash(), "expired");
+            self.l1.expire(key.hash());
             return None;
         }
-        self.may_serve(&entry, now).then_some(entry)
+        self.usable(entry, now)
     }
 
-    fn may_serve(&self, entry: &Entry, now: Instant) -> bool {
-        self.fence_open(now) || entry.times.own_until.is_some_and(|until| now < until)
+    fn usable(&self, entry: Arc<Entry>, now: Instant) -> Option<Usable> {
+        let unverified = !self.fence.is_open(now);
+        let serves = !unverified || self.when_blind == WhenBlind::Serve;
+        serves.then_some(Usable { entry, unverified })
     }
 
     /// With the fence shut nobody hears of invalidations, so an old flight may carry an old value.
     fn may_join(&self, flight: &Flight, ask: Ask<'_>) -> bool {
-        self.fence_open(ask.begun) || ask.begun.saturating_duration_since(flight.begun) < DEGRADED
+        self.fence.is_open(ask.begun) || ask.begun.saturating_duration_since(flight.begun) < REACH
+    }
+
+    /// Refuses to look for a version that is far beyond anything that the source has given out.
+    pub(crate) fn is_out_of_reach(&self, read: Read) -> Option<CacheError> {
+        let found = self.newest.load(Ordering::Relaxed);
+        match read {
+            Read::Version(wanted) if found > 0 && wanted > found.saturating_add(LEEWAY) => {
+                Some(CacheError::VersionNotReached { found })
+            }
+            _ => None,
+        }
     }
 
     pub(crate) async fn miss(self: &Arc<Self>, key: &CacheKey, ask: Ask<'_>, load: Load) -> Result<Hit, CacheError> {
         if self.closing.is_cancelled() {
             return Err(CacheError::Closed);
+        }
+        if let Some(error) = self.is_out_of_reach(ask.read) {
+            return Err(error);
         }
         let mut load = Some(load);
         loop {
@@ -224,7 +253,12 @@ impl Inner {
     /// A value past its life in place of one that can't be had, unless it was invalidated or may have been.
     fn stand_in(&self, flight: &Flight, entry: Arc<Entry>, tier: Tier, reason: StaleReason) -> Option<Hit> {
         let now = Instant::now();
-        let usable = !flight.is_detached() && entry.is_alive(now) && self.may_serve(&entry, now);
-        usable.then(|| Hit::new(entry, tier, Some(reason), now))
+        if flight.is_detached() || !entry.is_alive(now) {
+            return None;
+        }
+        let found = self.usable(entry, now)?;
+        let mut hit = Hit::new(found.entry, tier, Some(reason), now);
+        hit.unverified = found.unverified;
+        Some(hit)
     }
 }

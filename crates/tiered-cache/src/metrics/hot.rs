@@ -24,7 +24,7 @@ const OTHER: &str = "other";
 
 const TIERS: [Tier; 4] = [Tier::L1, Tier::L2, Tier::L3, Tier::Source];
 const RESULTS: [&str; 3] = ["hit", "negative", "stale"];
-const LEVELS: [&str; 4] = ["bounded", "version", "shared", "source"];
+const LEVELS: [&str; 2] = ["bounded", "version"];
 const AGES_MS: [u64; 12] = [1, 10, 100, 500, 1_000, 5_000, 30_000, 60_000, 300_000, 900_000, 3_600_000, 7_200_000];
 
 #[derive(Debug, Default)]
@@ -95,8 +95,6 @@ fn count(cache: &PerCache, hit: &Hit, read: Read) {
     let level = match read {
         Read::Bounded => 0,
         Read::Version(_) => 1,
-        Read::Shared => 2,
-        Read::Source => 3,
     };
     let (shard, asked) = shard();
     let shard = &cache.shards[shard];

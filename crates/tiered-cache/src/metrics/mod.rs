@@ -2,15 +2,16 @@
 
 mod hot;
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -24,37 +25,37 @@ const SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01,
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
-/// Makes of one list the counters, their registration, and a method of `CacheMetrics` that counts one up.
-macro_rules! counters {
-    ($($count:ident($($label:ident),+) $name:literal $help:literal;)+) => {
-        #[derive(Debug, Clone, Default)]
-        struct Counters { $($count: Family<Labels<{ [$(stringify!($label)),+].len() }>, Counter>,)+ }
-
-        impl Counters {
-            fn register(&self, to: &mut Registry) {
-                $(to.register($name, $help, self.$count.clone());)+
-            }
-        }
-
-        impl CacheMetrics {
-            $(pub(crate) fn $count(&self, $($label: &'static str),+) {
-                self.counters.$count.get_or_create(&[$((stringify!($label), $label)),+]).inc();
-            })+
-        }
-    };
+/// Counters by label.
+#[derive(Debug, Clone, Default)]
+struct Counters {
+    coalesced: Family<Labels<1>, Counter>,
+    leases: Family<Labels<2>, Counter>,
+    fills: Family<Labels<3>, Counter>,
+    refreshes: Family<Labels<2>, Counter>,
+    stale: Family<Labels<2>, Counter>,
+    unverified: Family<Labels<1>, Counter>,
+    codec_errors: Family<Labels<2>, Counter>,
+    errors: Family<Labels<2>, Counter>,
+    invalidations: Family<Labels<1>, Counter>,
+    bus_gaps: Family<Labels<1>, Counter>,
+    probes: Family<Labels<2>, Counter>,
 }
 
-counters! {
-    coalesced(cache) "cache_coalesced" "Answers from a load begun by another";
-    lease(cache, result) "cache_lease" "Requests for a lease by result";
-    fill(cache, tier, result) "cache_fill" "Loaded values by tier and result";
-    refreshed(cache, result) "cache_refresh" "Early refreshes by result";
-    stale(cache, reason) "cache_stale_served" "Answers past their life by reason";
-    codec_error(cache, result) "cache_codec_errors" "Stored entries that could not be read";
-    error(cache, result) "cache_errors" "Reads that failed";
-    invalidated(phase, outcome) "cache_invalidations" "Invalidations by phase and outcome";
-    bus_gap(reason) "cache_bus_gap" "Times the bus lost something";
-    probed(cache, result) "cache_consistency_probe" "Hits checked against the source";
+impl Counters {
+    fn register(&self, to: &mut Registry) {
+        to.register("cache_coalesced", "Answers from a load begun by another", self.coalesced.clone());
+        to.register("cache_lease", "Requests for a lease by result", self.leases.clone());
+        to.register("cache_fill", "Loaded values by tier and result", self.fills.clone());
+        to.register("cache_refresh", "Early refreshes by result", self.refreshes.clone());
+        to.register("cache_stale_served", "Answers past their life by reason", self.stale.clone());
+        let help = "Answers while nothing said whether they were still right";
+        to.register("cache_unverified_served", help, self.unverified.clone());
+        to.register("cache_codec_errors", "Stored entries that could not be read", self.codec_errors.clone());
+        to.register("cache_errors", "Reads that failed", self.errors.clone());
+        to.register("cache_invalidations", "Notices to the shared tier by outcome", self.invalidations.clone());
+        to.register("cache_bus_gap", "Times the bus lost something", self.bus_gaps.clone());
+        to.register("cache_consistency_probe", "Hits checked against the source", self.probes.clone());
+    }
 }
 
 /// The cache's metrics.
@@ -67,8 +68,9 @@ pub struct CacheMetrics {
     operations: Histograms<3>,
     pub(crate) bus_errors: Counter,
     pub(crate) bus_reconnects: Counter,
+    pub(crate) log_errors: Counter,
+    pub(crate) log_gaps: Counter,
     pub(crate) visible: Histogram,
-    pub(crate) outbox_pending: Gauge,
 }
 
 fn histogram() -> Histogram {
@@ -85,8 +87,9 @@ impl Default for CacheMetrics {
             operations: Family::new_with_constructor(histogram),
             bus_errors: Counter::default(),
             bus_reconnects: Counter::default(),
+            log_errors: Counter::default(),
+            log_gaps: Counter::default(),
             visible: histogram(),
-            outbox_pending: Gauge::default(),
         }
     }
 }
@@ -102,9 +105,11 @@ impl CacheMetrics {
         to.register("cache_bus_errors", "Reads of the bus that failed", self.bus_errors.clone());
         let help = "Times the bus was read again after a failure";
         to.register("cache_bus_reconnects", help, self.bus_reconnects.clone());
-        let help = "Time until this process's own invalidations came back by the bus";
+        to.register("cache_log_errors", "Reads of the log that failed", self.log_errors.clone());
+        let help = "Times everything was forgotten, since the log was another one or had lost something";
+        to.register("cache_log_gap", help, self.log_gaps.clone());
+        let help = "Time until this process's own notices came back by the bus";
         to.register("cache_invalidate_visible_seconds", help, self.visible.clone());
-        to.register("cache_outbox_pending", "Undelivered invalidations", self.outbox_pending.clone());
     }
 
     pub(crate) fn watch(&self, cache: Weak<Inner>) {
@@ -113,12 +118,44 @@ impl CacheMetrics {
 
     pub(crate) fn served(&self, cache: &'static str, hit: &Hit, read: Read) {
         self.hot.served(cache, hit, read);
+        let counters = &self.counters;
         if let Some(reason) = hit.stale {
-            self.stale(cache, reason.as_str());
+            counters.stale.get_or_create(&[("cache", cache), ("reason", reason.as_str())]).inc();
+        }
+        if hit.unverified {
+            counters.unverified.get_or_create(&[("cache", cache)]).inc();
         }
         if hit.collapsed {
-            self.coalesced(cache);
+            counters.coalesced.get_or_create(&[("cache", cache)]).inc();
         }
+    }
+
+    pub(crate) fn lease(&self, cache: &'static str, result: &'static str) {
+        self.counters.leases.get_or_create(&[("cache", cache), ("result", result)]).inc();
+    }
+
+    pub(crate) fn fill(&self, cache: &'static str, tier: &'static str, result: &'static str) {
+        self.counters.fills.get_or_create(&[("cache", cache), ("tier", tier), ("result", result)]).inc();
+    }
+
+    pub(crate) fn refreshed(&self, cache: &'static str, result: &'static str) {
+        self.counters.refreshes.get_or_create(&[("cache", cache), ("result", result)]).inc();
+    }
+
+    pub(crate) fn codec_error(&self, cache: &'static str, result: &'static str) {
+        self.counters.codec_errors.get_or_create(&[("cache", cache), ("result", result)]).inc();
+    }
+
+    pub(crate) fn invalidations(&self, outcome: &'static str) {
+        self.counters.invalidations.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    pub(crate) fn bus_gap(&self, reason: &'static str) {
+        self.counters.bus_gaps.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    pub(crate) fn probed(&self, cache: &'static str, result: &'static str) {
+        self.counters.probes.get_or_create(&[("cache", cache), ("result", result)]).inc();
     }
 
     pub(crate) fn loaded(&self, cache: &'static str, took: Duration) {
@@ -138,13 +175,9 @@ impl CacheMetrics {
             CacheError::VersionNotReached { .. } => "version_not_reached",
             CacheError::Panicked => "panicked",
             CacheError::Closed => "closed",
-            CacheError::Remote(_) => "remote",
+            CacheError::Log(_) => "log",
         };
-        self.error(cache, result);
-    }
-
-    pub(crate) fn evicted(&self, cause: &'static str, entries: u64) {
-        self.state.evictions.get_or_create(&[("cause", cause)]).inc_by(entries);
+        self.counters.errors.get_or_create(&[("cache", cache), ("result", result)]).inc();
     }
 }
 
@@ -155,17 +188,18 @@ pub(crate) fn outcome(ok: bool) -> &'static str {
 #[derive(Debug, Default)]
 struct State {
     cache: OnceLock<Weak<Inner>>,
-    evictions: Family<Labels<1>, Counter>,
 }
 
 impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let Some(inner) = self.cache.get().and_then(Weak::upgrade) else { return Ok(()) };
-        inner.l1.settle();
+        let gone = inner.l1.gone();
         let health = inner.health();
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let gauges = [
-            ("cache_fence_open", "1: L1 may answer", u64::from(health.fence_open)),
+            ("cache_fence_open", "1: cached values may be used", u64::from(health.fence_open)),
+            ("cache_shared_fit", "1: there is a shared tier, and it takes writes", u64::from(inner.remote.is_some() && health.unfit.is_none())),
+            ("cache_log_replicas", "Replicas that read the log", count(inner.heard().replicas)),
             ("cache_flights", "Flights under way", count(health.flights)),
             ("cache_db_gate_in_use", "Loads that ask the source", count(health.loads)),
             ("cache_db_gate_queued", "Loads that wait for the gate", count(health.queued)),
@@ -173,15 +207,30 @@ impl Collector for State {
             ("cache_l1_entries", "Entries in L1", health.l1_entries),
         ];
         let help = "Entries that left L1 by cause";
-        self.evictions.encode(encoder.encode_descriptor("cache_l1_evictions", help, None, MetricType::Counter)?)?;
+        let mut left = encoder.encode_descriptor("cache_l1_evictions", help, None, MetricType::Counter)?;
+        let causes = [
+            ("expired", &gone.expired),
+            ("removed", &gone.removed),
+            ("replaced", &gone.replaced),
+            ("flushed", &gone.flushed),
+            ("size", &gone.size),
+        ];
+        for (cause, entries) in causes {
+            ConstCounter::new(entries.load(Relaxed)).encode(left.encode_family(&[("cause", cause)])?)?;
+        }
         let help = "1: the tier is left alone after failures";
         let mut breakers = encoder.encode_descriptor("cache_breaker_state", help, None, MetricType::Gauge)?;
         for (tier, open) in [("l2", health.breaker_open), ("l3", health.l3_breaker_open)] {
             ConstGauge::new(i64::from(open)).encode(breakers.encode_family(&[("tier", tier)])?)?;
         }
-        let help = "Time since the last answered read of the bus was sent";
-        let lag = encoder.encode_descriptor("cache_bus_lag_seconds", help, None, MetricType::Gauge)?;
-        ConstGauge::new(health.bus_lag.as_secs_f64()).encode(lag)?;
+        let lags = [
+            ("cache_log_lag_seconds", "Time since the last answered read of the log was sent", health.log_lag),
+            ("cache_bus_lag_seconds", "Time since the last answered read of the bus was sent", health.bus_lag),
+        ];
+        for (name, help, lag) in lags {
+            let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(lag.as_secs_f64()).encode(encoder)?;
+        }
         for (name, help, value) in gauges {
             let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)?;

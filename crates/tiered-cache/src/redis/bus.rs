@@ -47,8 +47,8 @@ struct Position {
     unproven: bool,
 }
 
-/// The state of the stream: id, sequence and stream id of its end.
-type End = (Option<u64>, Option<u64>, Option<String>);
+/// The state of the stream: id, and sequence of its end.
+type End = (Option<u64>, Option<u64>);
 
 impl RedisBus {
     pub(crate) fn new(redis: &Redis, remote: &RedisRemote) -> Self {
@@ -89,10 +89,14 @@ impl RedisBus {
     /// Goes to the end of the stream. What came before is made up for by the log.
     async fn join(&mut self, to: &mut MultiplexedConnection, keys: Arc<Keys>, gap: Gap) -> Result<Batch, RemoteError> {
         let sent_at = Instant::now();
-        let mut end = redis::cmd("HMGET");
-        end.arg(keys.state()).arg(&["id", "sequence", "last"]);
-        let (id, sequence, last): End = within(end.query_async(to)).await?;
-        let (sequence, last) = (sequence.unwrap_or(0), last.unwrap_or_else(|| "0-0".to_owned()));
+        let mut both = redis::pipe();
+        both.atomic().cmd("HMGET").arg(keys.state()).arg(&["id", "sequence"]);
+        // The stream itself knows its end, also where the state was lost.
+        both.cmd("XREVRANGE").arg(keys.bus()).arg("+").arg("-").arg("COUNT").arg(1);
+        type Ends = ((Option<u64>, Option<u64>), StreamRangeReply);
+        let ((id, sequence), newest): Ends = within(both.query_async(to)).await?;
+        let last = newest.ids.into_iter().next().map_or_else(|| "0-0".to_owned(), |newest| newest.id);
+        let sequence = sequence.unwrap_or(0);
         self.position = Some(Position { keys, id, sequence, last, joined: true, unproven: false });
         Ok(Batch { sent_at, notices: Vec::new(), gap: Some(gap), caught_up: true })
     }
@@ -111,7 +115,7 @@ impl Position {
         self.unproven = false;
         let sent_at = Instant::now();
         let mut both = redis::pipe();
-        both.cmd("HMGET").arg(self.keys.state()).arg(&["id", "sequence", "last"]);
+        both.cmd("HMGET").arg(self.keys.state()).arg(&["id", "sequence"]);
         let read = both.cmd("XREAD");
         if !std::mem::take(&mut self.joined) {
             read.arg("BLOCK").arg(BLOCK_MS);

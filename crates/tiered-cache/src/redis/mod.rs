@@ -24,7 +24,7 @@ pub(crate) use bus::RedisBus;
 pub(crate) use connection::Dialer;
 use connection::Shared;
 pub use error::RemoteError;
-pub(crate) use remote::RedisRemote;
+pub(crate) use remote::{LEASE, RedisRemote};
 
 /// Where Redis is and how long to wait for it.
 #[derive(Clone)]

@@ -28,10 +28,9 @@ for i = 3, #KEYS, 3 do
 end
 if ARGV[7] ~= '' then
     local sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
-    local last = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[8], '*', 'c', ARGV[7], 'o', '0', 's', sequence)
+    redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[8], '*', 'c', ARGV[7], 'o', '0', 's', sequence)
     redis.call('PEXPIRE', KEYS[2], ARGV[9])
-    redis.call('HSET', KEYS[1], 'last', last)
-end
+    end
 if ARGV[2] ~= '0' then
     local before = redis.call('HGET', KEYS[1], 'cleaned') or '0'
     if ARGV[4] ~= '0' or tonumber(ARGV[2]) > tonumber(before) then

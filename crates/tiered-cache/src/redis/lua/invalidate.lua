@@ -5,8 +5,7 @@ local sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
 for i = 3, #KEYS do
     redis.call('DEL', KEYS[i])
 end
-local last = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*',
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*',
     'c', ARGV[2], 'o', ARGV[1], 's', sequence, 'l', ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
-redis.call('HSET', KEYS[1], 'last', last)
 return sequence

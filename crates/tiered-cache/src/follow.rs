@@ -1,0 +1,193 @@
+//! The task that reads the log, gives this replica's pulse to the shared tier, and cleans that when it is the courier.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::flight::lock;
+use crate::inner::Inner;
+use crate::log::{ChangeLog, LogRead};
+use crate::remote::{Beat, Cleaning, Pulse, Remote};
+use crate::RemoteError;
+
+/// A pulse follows each read of the log. While that isn't answered, the fence lives by these.
+const PULSE: Duration = Duration::from_millis(250);
+/// After a failure that may come at once.
+const PAUSE: Duration = Duration::from_millis(20);
+/// A replica that saw the log this long ago still sees it.
+const SIGHT: Duration = Duration::from_secs(1);
+/// How long the log and the shared tier are given to note that this replica ends.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Most changes told at once that couldn't be told before.
+const LATE: usize = 1_000;
+
+#[derive(Default)]
+struct Follower {
+    identity: Option<u64>,
+    /// What this replica last cleaned the shared tier up to, and the last read of the log that was part of it.
+    cleaned: Option<(u64, u64)>,
+    /// Some replica lived by the bus at the last pulse.
+    blind: bool,
+    /// Since when this replica itself can't read the log, as far as others know.
+    blind_since: Option<Instant>,
+}
+
+pub(crate) async fn follow(inner: Weak<Inner>, log: Arc<dyn ChangeLog>) {
+    let mut reader = log.reader();
+    let mut follower = Follower::default();
+    let Some(stop) = inner.upgrade().map(|inner| inner.stop.clone()) else { return };
+    while stop.run_until_cancelled(follower.turn(&inner, &mut *reader)).await == Some(true) {}
+    let farewell = async {
+        reader.leave().await;
+        if let Some(inner) = inner.upgrade()
+            && let Some(remote) = &inner.remote
+        {
+            drop(remote.leave(inner.replica).await);
+        }
+    };
+    // In vain where the source is down: then it forgets this replica by itself.
+    drop(tokio::time::timeout(FAREWELL, farewell).await);
+}
+
+impl Follower {
+    /// One read of the log and what follows from it; false when the cache is gone.
+    async fn turn(&mut self, inner: &Weak<Inner>, reader: &mut dyn crate::log::LogReader) -> bool {
+        let mut next = reader.next();
+        let mut pulse = tokio::time::interval_at(Instant::now() + PULSE * 3, PULSE);
+        let read = loop {
+            tokio::select! {
+                read = &mut next => break read,
+                _ = pulse.tick() => {
+                    let Some(inner) = inner.upgrade() else { return false };
+                    self.pulse(&inner).await;
+                }
+            }
+        };
+        let Some(inner) = inner.upgrade() else { return false };
+        inner.log_state.note(&read);
+        match read {
+            Ok(read) => self.apply(&inner, &read),
+            Err(_) => {
+                inner.metrics.log_errors.inc();
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        self.pulse(&inner).await;
+        true
+    }
+
+    fn apply(&mut self, inner: &Inner, read: &LogRead) {
+        if self.identity != Some(read.identity)
+            && let Some(remote) = &inner.remote
+        {
+            remote.follow(read.identity);
+        }
+        self.identity = Some(read.identity);
+        let news = if read.anew_since.is_some() { Vec::new() } else { inner.news(&read.changes) };
+        // Remembered first: what is found in a shared tier from then on is judged by it.
+        inner.recent.read(read, Instant::now());
+        if read.anew_since.is_some() {
+            inner.l1.clear();
+            inner.flights.detach_all();
+            self.cleaned = None;
+            inner.metrics.log_gaps.inc();
+        }
+        inner.forget(&news);
+        inner.newest.fetch_max(read.newest, Ordering::Relaxed);
+        let mut heard = lock(&inner.heard);
+        (heard.log, heard.replicas) = (Some(read.sent_at), read.readers);
+        drop(heard);
+        inner.fence.hear(read.sent_at);
+    }
+
+    async fn pulse(&mut self, inner: &Arc<Inner>) {
+        let (Some(remote), Some(_)) = (&inner.remote, self.identity) else { return };
+        let heard = inner.heard();
+        let sent = Instant::now();
+        let sees = heard.log.is_some_and(|log| sent.saturating_duration_since(log) < SIGHT);
+        let outcome = match inner.tell_the_rest().await {
+            Ok(()) => self.beat(inner, &**remote, sees).await,
+            Err(error) => Err(error),
+        };
+        inner.remote_state.note(&outcome);
+    }
+
+    async fn beat(&mut self, inner: &Inner, remote: &dyn Remote, sees: bool) -> Result<(), RemoteError> {
+        let sent = Instant::now();
+        let behind = inner.untold.behind(sent);
+        let beat = remote.pulse(Pulse { replica: inner.replica, behind, sees }).await?;
+        if sees {
+            self.blind_since = None;
+        } else {
+            let since = *self.blind_since.get_or_insert(sent);
+            if let Some(heard) = vouched(inner, &beat, sent, since) {
+                inner.fence.hear(heard);
+            }
+        }
+        if beat.courier {
+            self.clean(inner, remote, &beat).await?;
+        }
+        self.blind = beat.blind;
+        Ok(())
+    }
+
+    /// The courier's part: removes from the shared tier what the log says.
+    async fn clean(&mut self, inner: &Inner, remote: &dyn Remote, beat: &Beat) -> Result<(), RemoteError> {
+        let Some(log) = inner.heard().log else { return Ok(()) };
+        let from = match self.cleaned {
+            Some((to, done)) if to == beat.cleaned => done,
+            _ => beat.cleaned,
+        };
+        let mut unclean = inner.recent.unclean(from);
+        if beat.blind && !self.blind {
+            // It has read the log up to some time ago; what came since it hears from here.
+            unclean.changes = inner.recent.told();
+        }
+        let cleaning = Cleaning {
+            courier: inner.replica,
+            changes: unclean.changes,
+            all: unclean.all,
+            to: unclean.to,
+            ago: log.elapsed(),
+            tell: beat.blind,
+        };
+        remote.clean(&cleaning).await?;
+        self.cleaned = (unclean.to > 0).then_some((unclean.to, unclean.done));
+        Ok(())
+    }
+}
+
+/// Up to when the shared tier vouches that this replica, which can't read the log, has heard of everything.
+///
+/// All replicas that read the log must give their pulse to the same tier: then whatever they committed is told there. If
+/// some can read the log, the courier must have told what it says. And no notice may have been missed since this replica
+/// read the log itself.
+fn vouched(inner: &Inner, beat: &Beat, sent: Instant, blind_since: Instant) -> Option<Instant> {
+    let heard = inner.heard();
+    let unbroken = heard.bus_unbroken_since? <= heard.log?;
+    if !unbroken || heard.replicas == 0 || beat.replicas < heard.replicas {
+        return None;
+    }
+    let told = sent.checked_sub(beat.oldest)?;
+    let read = match (beat.seen_ago, beat.cleaned_ago) {
+        (Some(seen), cleaned) if seen < SIGHT => sent.checked_sub(cleaned?).filter(|read| *read > blind_since)?,
+        _ => sent,
+    };
+    Some(told.min(read).min(heard.bus?))
+}
+
+impl Inner {
+    /// Tells the shared tier what it couldn't be told when it was committed.
+    async fn tell_the_rest(&self) -> Result<(), RemoteError> {
+        let (commits, changes) = self.untold.left(LATE);
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let told = self.tell(&changes).await;
+        commits.into_iter().for_each(|commit| self.untold.end(commit, told.is_ok()));
+        told
+    }
+}
+
