@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::breaker::Breaker;
 use crate::builder::Builder;
 use crate::fence::Fence;
 use crate::flight::{Flights, lock};
@@ -31,7 +30,7 @@ use crate::recent::Recent;
 use crate::redis::{RedisBus, RedisRemote};
 use crate::state::State;
 use crate::untold::Untold;
-use crate::{Bus, CacheError, CacheHealth, CacheKey, Hit, Loaded, LoadError, Policy, Read, Remote};
+use crate::{Bus, CacheError, CacheHealth, CacheKey, Hit, LoadError, Loaded, Policy, Read, Remote};
 
 const FLIGHTS: usize = 10_000;
 
@@ -83,7 +82,6 @@ impl TieredCache {
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             stop: stop.clone(),
-            breaker: Breaker::new(),
             started: Instant::now(),
             recent: Recent::default(),
             untold: Untold::default(),
@@ -96,7 +94,6 @@ impl TieredCache {
         inner.metrics.watch(weak.clone());
         if let Some(bus) = bus {
             runtime.spawn(stop.clone().run_until_cancelled_owned(listen::bus(weak.clone(), bus)));
-            runtime.spawn(stop.clone().run_until_cancelled_owned(listen::breaker(weak.clone())));
         }
         if let Some(log) = &inner.log {
             let follower = runtime.spawn(follow(weak, Arc::clone(log)));

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::RemoteError;
 use crate::flight::lock;
 use crate::inner::Inner;
 use crate::log::{ChangeLog, LogRead};
 use crate::remote::{Beat, Cleaning, Pulse, Remote};
-use crate::RemoteError;
 
 /// A pulse follows each read of the log. While that isn't answered, the fence lives by these.
 const PULSE: Duration = Duration::from_millis(250);
@@ -20,8 +20,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const SIGHT: Duration = Duration::from_secs(1);
 /// How long the log and the shared tier are given to note that this replica ends.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Most changes told at once that couldn't be told before.
-const LATE: usize = 1_000;
+/// What a replica that is telling just now may be behind by: longer than it waits for an answer.
+const TELLING: Duration = Duration::from_millis(150);
 
 #[derive(Default)]
 struct Follower {
@@ -170,7 +170,7 @@ fn vouched(inner: &Inner, beat: &Beat, sent: Instant, blind_since: Instant) -> O
     if !unbroken || heard.replicas == 0 || beat.replicas < heard.replicas {
         return None;
     }
-    let told = sent.checked_sub(beat.oldest)?;
+    let told = sent.checked_sub(beat.oldest + TELLING)?;
     let read = match (beat.seen_ago, beat.cleaned_ago) {
         (Some(seen), cleaned) if seen < SIGHT => sent.checked_sub(cleaned?).filter(|read| *read > blind_since)?,
         _ => sent,
@@ -181,13 +181,11 @@ fn vouched(inner: &Inner, beat: &Beat, sent: Instant, blind_since: Instant) -> O
 impl Inner {
     /// Tells the shared tier what it couldn't be told when it was committed.
     async fn tell_the_rest(&self) -> Result<(), RemoteError> {
-        let (commits, changes) = self.untold.left(LATE);
-        if commits.is_empty() {
-            return Ok(());
+        let Some(left) = self.untold.take() else { return Ok(()) };
+        let told = self.tell(&left.changes).await;
+        if told.is_err() {
+            self.untold.give_back(&left);
         }
-        let told = self.tell(&changes).await;
-        commits.into_iter().for_each(|commit| self.untold.end(commit, told.is_ok()));
         told
     }
 }
-

@@ -21,8 +21,6 @@ pub struct CacheHealth {
     pub unfit: Option<Arc<str>>,
     /// Time since the last answered read of the bus was sent; zero without a shared tier.
     pub bus_lag: Duration,
-    /// The shared tier is left alone after failures.
-    pub breaker_open: bool,
     /// L3 is left alone after failures.
     pub l3_breaker_open: bool,
     /// Flights under way.
@@ -48,7 +46,6 @@ impl Inner {
             log_error: self.log_state.reason(),
             unfit: self.remote_state.reason(),
             bus_lag: if self.remote.is_some() { since(heard.bus) } else { Duration::ZERO },
-            breaker_open: self.breaker.is_open(),
             l3_breaker_open: self.l3.as_ref().is_some_and(|l3| l3.breaker.is_open()),
             flights: self.flights.under_way(),
             loads: self.gate.in_use(),

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::breaker::Breaker;
 use crate::builder::Links;
 use crate::fence::Fence;
 use crate::flight::{Flights, lock};
@@ -47,7 +46,6 @@ pub(crate) struct Inner {
     /// End of everything.
     pub(crate) stop: CancellationToken,
     pub(crate) started: Instant,
-    pub(crate) breaker: Breaker,
     pub(crate) fence: Fence,
     pub(crate) recent: Recent,
     pub(crate) untold: Untold,

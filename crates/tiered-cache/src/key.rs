@@ -32,8 +32,8 @@ pub fn slot(kind: &str) -> u8 {
 }
 
 fn slot_of(kind: &[u8]) -> u8 {
-    // Below 64.
-    (xxh3_64(kind) % u64::from(SLOTS)) as u8
+    // Any of the hash's bytes will do.
+    xxh3_64(kind).to_be_bytes()[7] % SLOTS
 }
 
 /// The name of one cached thing, the same on every replica and in every version of the service.

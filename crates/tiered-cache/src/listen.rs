@@ -1,10 +1,9 @@
-//! The background tasks of the shared tier: its bus, and the breaker's way back.
+//! The task that reads the bus.
 
 use std::collections::BTreeSet;
 use std::sync::Weak;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::Span;
 
 use crate::flight::lock;
@@ -14,7 +13,6 @@ use crate::remote::{Batch, Bus};
 
 /// Pause after what may come again at once: doubled each time in a row, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-const BREAKER_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
     let (mut lost, mut pause) = (false, PAUSE.0);
@@ -42,17 +40,6 @@ pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
         } else {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
-        }
-    }
-}
-
-pub(crate) async fn breaker(inner: Weak<Inner>) {
-    loop {
-        tokio::time::sleep(BREAKER_EVERY).await;
-        let Some(inner) = inner.upgrade() else { return };
-        let Some(remote) = &inner.remote else { return };
-        if inner.breaker.takes_probe(Instant::now()) {
-            inner.breaker.probed(remote.ping().await.is_ok(), Instant::now());
         }
     }
 }

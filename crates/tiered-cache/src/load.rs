@@ -102,8 +102,7 @@ impl Inner {
 
     /// The shared tier, while what it holds can be judged and it takes writes.
     fn usable_remote(&self) -> Option<&Arc<dyn Remote>> {
-        let usable =
-            self.fence.is_open(Instant::now()) && !self.breaker.is_open() && self.remote_state.is_well();
+        let usable = self.fence.is_open(Instant::now()) && self.remote_state.is_well();
         self.remote.as_ref().filter(|_| usable)
     }
 }
@@ -223,7 +222,7 @@ impl<'a> Loading<'a> {
         match outcome {
             // An answer, if not the one that was hoped for.
             Err(RemoteError::WrongType) => Err(RemoteError::WrongType),
-            other => self.inner.breaker.judge(other),
+            other => self.inner.remote_state.learn(other),
         }
     }
 
@@ -416,10 +415,9 @@ impl<'a> Loading<'a> {
             Purpose::Read(Read::Bounded) => true,
             Purpose::Read(Read::Version(wanted)) => entry.version >= wanted,
             // What another replica refreshed since, but not a copy of what this one set out to replace.
-            Purpose::Refresh => self
-                .flight
-                .stale()
-                .is_none_or(|(stale, _)| entry.times.expires_at > stale.times.expires_at + REFRESHED),
+            Purpose::Refresh => {
+                self.flight.stale().is_none_or(|(stale, _)| entry.times.expires_at > stale.times.expires_at + REFRESHED)
+            }
         }
     }
 

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::entry::Refresh;
-use crate::flight::{Arrived, Flight, Joined, State};
 use crate::fence::REACH;
+use crate::flight::{Arrived, Flight, Joined, State};
 use crate::inner::Inner;
 use crate::load::{Load, Purpose};
 use crate::probe;

@@ -160,8 +160,6 @@ pub trait Remote: Send + Sync + 'static {
     async fn clean(&self, cleaning: &Cleaning) -> Result<(), RemoteError>;
     /// Says that a replica ends, so that the others needn't wait for its pulse.
     async fn leave(&self, replica: Token) -> Result<(), RemoteError>;
-    /// Asks for a sign of life.
-    async fn ping(&self) -> Result<(), RemoteError>;
 }
 
 /// Does an operation of the shared tier in a client's span.

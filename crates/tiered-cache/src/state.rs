@@ -1,6 +1,11 @@
 //! Whether something can be used now, and if not, why: said in the log once for each change.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt::Display;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// So many failures in a row say that it can't be used.
+const FAILURES: u32 = 3;
 
 /// The state of one thing that the cache lives by.
 #[derive(Debug)]
@@ -8,6 +13,7 @@ pub(crate) struct State {
     /// What it is called in log lines.
     name: &'static str,
     why: Mutex<Why>,
+    failures: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -20,17 +26,20 @@ enum Why {
 
 impl State {
     pub(crate) fn well(name: &'static str) -> Self {
-        Self { name, why: Mutex::new(Why::Well) }
+        Self::new(name, Why::Well)
     }
 
     pub(crate) fn unknown(name: &'static str) -> Self {
-        Self { name, why: Mutex::new(Why::Unknown) }
+        Self::new(name, Why::Unknown)
+    }
+
+    fn new(name: &'static str, why: Why) -> Self {
+        Self { name, why: Mutex::new(why), failures: AtomicU32::new(0) }
     }
 
     /// `None`: it is well.
     pub(crate) fn reason(&self) -> Option<Arc<str>> {
-        // Nothing panics while it is held.
-        match &*self.why.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.lock() {
             Why::Well => None,
             Why::Unknown => Some("it has not been asked yet".into()),
             Why::Unwell(reason) => Some(Arc::clone(reason)),
@@ -38,12 +47,22 @@ impl State {
     }
 
     pub(crate) fn is_well(&self) -> bool {
-        matches!(*self.why.lock().unwrap_or_else(PoisonError::into_inner), Why::Well)
+        matches!(*self.lock(), Why::Well)
     }
 
-    /// Notes how it went; a line says so when that changed.
-    pub(crate) fn note<T, E: std::fmt::Display>(&self, outcome: &Result<T, E>) {
-        let mut why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Passes the outcome of one use on. A few failures in a row are as bad as a look that failed.
+    pub(crate) fn learn<T, E: Display>(&self, outcome: Result<T, E>) -> Result<T, E> {
+        if outcome.is_ok() {
+            self.failures.store(0, Ordering::Relaxed);
+        } else if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
+            self.note(&outcome);
+        }
+        outcome
+    }
+
+    /// Notes how a look at it went; a line says so when that changed.
+    pub(crate) fn note<T, E: Display>(&self, outcome: &Result<T, E>) {
+        let mut why = self.lock();
         let part = self.name;
         match (outcome, &*why) {
             (Ok(_), Why::Well) => {}
@@ -61,5 +80,10 @@ impl State {
                 *why = Why::Unwell(reason.into());
             }
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Why> {
+        // Nothing panics while it is held.
+        self.why.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

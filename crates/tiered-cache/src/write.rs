@@ -86,14 +86,11 @@ impl Inner {
             return;
         }
         self.apply(&changes);
-        let told = if self.remote.is_some() {
-            let commit = self.untold.begin(&changes, Instant::now());
-            let told = self.tell(&changes).await.is_ok();
-            self.untold.end(commit, told);
-            told
-        } else {
-            false
-        };
+        let since = Instant::now();
+        let told = self.remote.is_some() && self.tell(&changes).await.is_ok();
+        if !told && self.remote.is_some() {
+            self.untold.leave(&changes, since);
+        }
         if let (false, Some(log)) = (told, &self.log)
             && let Err(error) = log.wake().await
         {

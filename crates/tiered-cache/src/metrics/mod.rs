@@ -198,7 +198,6 @@ impl Collector for State {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let gauges = [
             ("cache_fence_open", "1: cached values may be used", u64::from(health.fence_open)),
-            ("cache_shared_fit", "1: there is a shared tier, and it takes writes", u64::from(inner.remote.is_some() && health.unfit.is_none())),
             ("cache_log_replicas", "Replicas that read the log", count(inner.heard().replicas)),
             ("cache_flights", "Flights under way", count(health.flights)),
             ("cache_db_gate_in_use", "Loads that ask the source", count(health.loads)),
@@ -220,7 +219,7 @@ impl Collector for State {
         }
         let help = "1: the tier is left alone after failures";
         let mut breakers = encoder.encode_descriptor("cache_breaker_state", help, None, MetricType::Gauge)?;
-        for (tier, open) in [("l2", health.breaker_open), ("l3", health.l3_breaker_open)] {
+        for (tier, open) in [("l2", health.unfit.is_some()), ("l3", health.l3_breaker_open)] {
             ConstGauge::new(i64::from(open)).encode(breakers.encode_family(&[("tier", tier)])?)?;
         }
         let lags = [

@@ -211,10 +211,6 @@ impl Remote for RedisRemote {
         call.key(keys.state()).key(keys.replicas()).arg(replica).arg(millis(LEFT));
         self.redis.script(&call).await
     }
-
-    async fn ping(&self) -> Result<(), RemoteError> {
-        self.redis.ping(Duration::from_millis(500)).await
-    }
 }
 
 /// A random number that Lua's doubles hold exactly; never 0.
