@@ -12,12 +12,14 @@ use crate::inner::Inner;
 use crate::log::{ChangeLog, LogRead};
 use crate::remote::{Beat, Cleaning, Pulse, Remote};
 
-/// A pulse follows each read of the log. While that isn't answered, the fence lives by these.
-const PULSE: Duration = Duration::from_millis(250);
+/// A pulse follows each read of the log, which is due twice a second. One that isn't answered by then is given pulses
+/// beside it, often enough that the shared tier vouches before the fence is shut.
+const DUE: Duration = Duration::from_millis(550);
+const PULSE: Duration = Duration::from_millis(200);
 /// After a failure that may come at once.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A replica that saw the log this long ago still sees it.
-const SIGHT: Duration = Duration::from_secs(1);
+const SIGHT: Duration = Duration::from_millis(600);
 /// How long the log and the shared tier are given to note that this replica ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// What a replica that is telling just now may be behind by: longer than it waits for an answer.
@@ -55,7 +57,7 @@ impl Follower {
     /// One read of the log and what follows from it; false when the cache is gone.
     async fn turn(&mut self, inner: &Weak<Inner>, reader: &mut dyn crate::log::LogReader) -> bool {
         let mut next = reader.next();
-        let mut pulse = tokio::time::interval_at(Instant::now() + PULSE * 3, PULSE);
+        let mut pulse = tokio::time::interval_at(Instant::now() + DUE, PULSE);
         let read = loop {
             tokio::select! {
                 read = &mut next => break read,
