@@ -181,7 +181,7 @@ impl Inner {
     /// Tells the shared tier what it couldn't be told when it was committed.
     async fn tell_the_rest(&self) -> Result<(), RemoteError> {
         let Some(left) = self.untold.take() else { return Ok(()) };
-        let told = self.tell(&left.changes).await;
+        let told = self.tell(&left.changes, String::new()).await;
         if told.is_err() {
             self.untold.give_back(&left);
         }

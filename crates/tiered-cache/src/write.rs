@@ -39,14 +39,15 @@ impl TieredCache {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<Committed<T>, E>> + Send + 'static,
     {
-        let inner = Arc::clone(&self.inner);
+        // Asked for here: the task below is another one.
+        let (inner, cause) = (Arc::clone(&self.inner), (self.inner.links.name)());
         if inner.closing.is_cancelled() {
             return Err(WriteError::Closed);
         }
         let work = async move {
             match AssertUnwindSafe(async { txn().await }).catch_unwind().await {
                 Ok(Ok(committed)) => {
-                    inner.committed(committed.changed.iter().map(|(key, version)| change(key, *version))).await;
+                    inner.committed(committed.changed.iter().map(|(key, version)| change(key, *version)), cause).await;
                     Ok(committed.value)
                 }
                 Ok(Err(error)) => Err(WriteError::Source(error)),
@@ -61,12 +62,12 @@ impl TieredCache {
     ///
     /// Fails when the log can't be told; then nothing is removed.
     pub async fn invalidate(&self, keys: &[CacheKey]) -> Result<(), CacheError> {
-        let (inner, keys) = (Arc::clone(&self.inner), keys.to_vec());
+        let (inner, keys, cause) = (Arc::clone(&self.inner), keys.to_vec(), (self.inner.links.name)());
         let work = async move {
             if let Some(log) = &inner.log {
                 log.append(&keys).await.map_err(CacheError::Log)?;
             }
-            inner.committed(keys.iter().map(|key| change(key, 0))).await;
+            inner.committed(keys.iter().map(|key| change(key, 0)), cause).await;
             Ok(())
         };
         let task = self.inner.tasks.spawn_on(work.instrument(tracing::Span::current()), &self.inner.runtime);
@@ -80,14 +81,14 @@ fn change(key: &CacheKey, version: u64) -> Change {
 
 impl Inner {
     /// Forgets what changed here, and tells the others: by the shared tier, or at least that the log has news.
-    async fn committed(&self, changes: impl Iterator<Item = Change>) {
+    async fn committed(&self, changes: impl Iterator<Item = Change>, cause: String) {
         let changes: Vec<Change> = changes.collect();
         if changes.is_empty() {
             return;
         }
         self.apply(&changes);
         let since = Instant::now();
-        let told = self.remote.is_some() && self.tell(&changes).await.is_ok();
+        let told = self.remote.is_some() && self.tell(&changes, cause).await.is_ok();
         if !told && self.remote.is_some() {
             self.untold.leave(&changes, since);
         }
@@ -100,7 +101,7 @@ impl Inner {
     }
 
     /// Tells the shared tier, and by its bus every replica.
-    pub(crate) async fn tell(&self, changes: &[Change]) -> Result<(), RemoteError> {
+    pub(crate) async fn tell(&self, changes: &[Change], cause: String) -> Result<(), RemoteError> {
         let Some(remote) = &self.remote else { return Ok(()) };
         if let Some(first) = changes.first() {
             let mut echoes = lock(&self.echoes);
@@ -108,7 +109,7 @@ impl Inner {
             echoes.truncate(ECHOES - 1);
             echoes.push_front((first.what.clone(), Instant::now()));
         }
-        let notice = Notice { changes: changes.into(), origin: self.replica, cause: (self.links.name)() };
+        let notice = Notice { changes: changes.into(), origin: self.replica, cause };
         let told = traced("invalidate", None, remote.invalidate(&notice)).await;
         self.metrics.invalidations(outcome(told.is_ok()));
         told
