@@ -11,21 +11,24 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{CacheConfig, Config};
-use crate::health::{Checker, Health, Verdict};
+use crate::health::{Checker, Health};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::connect::connect;
 use crate::store::error::hopeless;
+use crate::store::log::Log;
 use crate::store::migrations::{self, Schema};
 
-/// How long the start waits for Redis before it goes on without.
-const REDIS_WAIT: Duration = Duration::from_secs(2);
+/// How long the start waits for Redis, and for the log of changes, before it goes on without.
+const CACHE_WAIT: Duration = Duration::from_secs(2);
 
 /// Everything that handlers reach; one per process.
 pub struct App {
     pub config: Config,
     pub store: Store,
+    /// What tells the cache what changed.
+    log: Arc<Log>,
     pub cache: TieredCache,
     pub policies: Policies,
     /// Redis for plain values, when configured.
@@ -75,7 +78,8 @@ impl App {
     /// Puts the parts together; connects to nothing yet.
     pub fn assemble(config: Config, telemetry: Telemetry) -> anyhow::Result<Self> {
         let (runtime, health, mut registry) = (Handle::current(), Health::default(), Registry::default());
-        let metrics = Metrics::new(&mut registry, &telemetry, &health);
+        let metrics = Metrics::new(&mut registry, &health);
+        Metrics::register_telemetry(&mut registry, &telemetry);
         let cache = &config.cache;
         let redis = cache.redis_url.clone().map(|url| RedisConfig {
             url,
@@ -85,14 +89,15 @@ impl App {
         });
         let redis = redis.map(|redis| Redis::new(redis, runtime.clone())).transpose().context("Redis")?;
         let store = Store::new(&config.database, patience(&config), metrics.clone())?;
+        let log = Arc::new(Log::new(store.clone()));
         // Some connections stay for writes and lists, whatever is being loaded.
         let loads = (config.database.pool_max * 7 / 10).max(1);
         let mut tiers = TieredCache::builder(runtime)
             .l1(cache.l1_max_bytes)
             .namespace(env!("CARGO_PKG_NAME"))
             .load_gate(loads, config.http.max_in_flight, config.database.acquire_timeout)
-            .longest_write(store.longest_write())
-            .outbox(Arc::new(store.clone()))
+            .log(Arc::clone(&log) as _)
+            .when_blind(cache.when_blind)
             .links(traces::name, traces::link);
         if let Some(redis) = &redis {
             tiers = tiers.redis(redis.clone());
@@ -104,6 +109,7 @@ impl App {
         tiers.metrics().register(&mut registry);
         Ok(Self {
             store,
+            log,
             policies: Policies::new(&config),
             cache: tiers,
             redis,
@@ -122,6 +128,7 @@ impl App {
             health: self.health.clone(),
             database: self.config.database.clone(),
             redis: self.redis.clone(),
+            cache: self.cache.clone(),
             memory_limit: self.config.process.memory_limit,
         };
         let first_report = self.health.next_report();
@@ -141,10 +148,12 @@ impl App {
             }
         });
         // Not ready before the first checks are done, so that a ready service never says that it wasn't checked yet.
-        let (schema, (), ()) = tokio::join!(self.wait_for_schema(), self.wait_for_redis(), first_report);
+        let (schema, ()) = tokio::join!(self.wait_for_schema(), first_report);
         schema?;
-        // Nor that the database is away, when it was at the first check and has come since.
-        if self.health.report().database != Verdict::Healthy {
+        self.log.open();
+        self.wait_for_cache().await;
+        // Nor that something is away, when it was at the first check and has come since.
+        if !self.health.report().is_healthy() {
             self.health.next_report().await;
         }
         Ok(())
@@ -187,16 +196,21 @@ impl App {
         migrations::check(&client).await.context("can't read the schema's history")
     }
 
-    async fn wait_for_redis(&self) {
-        let Some(redis) = &self.redis else { return };
-        let answers = async {
-            // Until the bus is heard, the cache neither answers from the process nor fills Redis.
-            while redis.ping(REDIS_WAIT).await.is_err() || !self.cache.health().fence_open {
+    /// Until the log is heard, the cache answers nothing; until Redis takes writes, it isn't filled.
+    async fn wait_for_cache(&self) {
+        let usable = async {
+            loop {
+                let cache = self.cache.health();
+                if cache.fence_open && cache.unfit.is_none() {
+                    return;
+                }
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        if timeout(REDIS_WAIT, answers).await.is_err() {
-            tracing::warn!(name: "start.without_redis", "Redis does not answer; starting without it");
+        if timeout(CACHE_WAIT, usable).await.is_err() {
+            let cache = self.cache.health();
+            let error = cache.unfit.or(cache.log_error).unwrap_or_default();
+            tracing::warn!(name: "start.without_cache", %error, "starting without all of the cache");
         }
     }
 

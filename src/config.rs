@@ -12,6 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use reqwest::header::{HeaderName, HeaderValue};
 use telemetry::settings::{ExportConfig, LogFormat, Sampler, TelemetryConfig};
+use tiered_cache::WhenBlind;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use self::reader::{ConfigError, Reader, Values, duration, list, parsed, size};
@@ -71,6 +72,7 @@ pub struct CacheConfig {
     pub l2_ttl: Duration,
     pub l3_ttl: Duration,
     pub fail_safe: Duration,
+    pub when_blind: WhenBlind,
     pub l1_max_bytes: u64,
     pub compute_time: Duration,
 }
@@ -150,6 +152,8 @@ impl CacheConfig {
             l2_ttl: r.setting("CACHE_L2_TTL", nonzero_duration),
             l3_ttl: r.setting("CACHE_L3_TTL", nonzero_duration),
             fail_safe: r.setting("CACHE_FAIL_SAFE", duration),
+            when_blind: r
+                .setting("CACHE_WHEN_BLIND", either(["refuse", "serve"], [WhenBlind::Refuse, WhenBlind::Serve])),
             l1_max_bytes: r.setting("CACHE_L1_MAX_BYTES", size),
             compute_time: r.setting("DATA_COMPUTE_TIME", duration),
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tiered_cache::{Redis, RemoteError};
+use tiered_cache::{Redis, RemoteError, TieredCache};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -48,15 +48,22 @@ impl Verdict {
 pub struct Report {
     pub database: Verdict,
     pub redis: Verdict,
+    /// Whether what is cached may answer.
+    pub cache: Verdict,
     pub memory: Memory,
 }
 
 impl Report {
+    pub fn is_healthy(&self) -> bool {
+        let well = |verdict: &Verdict| matches!(verdict, Verdict::Healthy | Verdict::Disabled);
+        [&self.database, &self.redis, &self.cache].into_iter().all(well)
+    }
+
     /// `degraded` while something that answers is left.
     fn status(&self, memory_high: bool) -> &'static str {
         match (&self.database, &self.redis) {
             _ if memory_high => "unhealthy",
-            (Verdict::Healthy, Verdict::Healthy | Verdict::Disabled) => "healthy",
+            _ if self.is_healthy() => "healthy",
             (Verdict::Healthy, _) | (_, Verdict::Healthy) => "degraded",
             _ => "unhealthy",
         }
@@ -73,7 +80,7 @@ pub struct Health {
 impl Default for Health {
     fn default() -> Self {
         let unknown = || Verdict::Unhealthy("not checked yet".to_owned());
-        let report = Report { database: unknown(), redis: unknown(), memory: Memory::default() };
+        let report = Report { database: unknown(), redis: unknown(), cache: unknown(), memory: Memory::default() };
         Self { report: Arc::new(watch::Sender::new(report)), memory_high: Arc::default() }
     }
 }
@@ -104,7 +111,11 @@ impl Health {
         }
         let before = self.report.send_replace(report);
         let now = self.report.borrow();
-        for (what, before, now) in [("database", before.database, &now.database), ("redis", before.redis, &now.redis)] {
+        for (what, before, now) in [
+            ("database", before.database, &now.database),
+            ("redis", before.redis, &now.redis),
+            ("cache", before.cache, &now.cache),
+        ] {
             if before != *now {
                 let (service, before, now) = (what, before.text(), now.text());
                 tracing::info!(name: "health.changed", service, before, now, "health changed");
@@ -119,6 +130,7 @@ pub struct Checker {
     /// A connection of its own is opened there: an exhausted pool is a different illness than a dead database.
     pub database: DatabaseConfig,
     pub redis: Option<Redis>,
+    pub cache: TieredCache,
     pub memory_limit: Option<u64>,
 }
 
@@ -128,7 +140,8 @@ impl Checker {
         loop {
             let started = Instant::now();
             let (database, redis) = tokio::join!(self.check_database(&mut client), self.check_redis());
-            self.health.publish(Report { database, redis, memory: Memory::read(self.memory_limit) });
+            let cache = self.check_cache();
+            self.health.publish(Report { database, redis, cache, memory: Memory::read(self.memory_limit) });
             tokio::time::sleep(PERIOD.saturating_sub(started.elapsed())).await;
         }
     }
@@ -168,9 +181,19 @@ impl Checker {
             ""
         };
         match timeout(LIMIT, ask).await {
-            Ok("") => Verdict::Healthy,
+            // It may answer and still be of no use.
+            Ok("") => self.cache.health().unfit.map_or(Verdict::Healthy, |why| Verdict::Unhealthy(why.to_string())),
             Ok(why) => Verdict::Unhealthy(why.to_owned()),
             Err(_) => Verdict::Unhealthy("connection failed".to_owned()),
         }
+    }
+
+    fn check_cache(&self) -> Verdict {
+        let cache = self.cache.health();
+        if cache.fence_open {
+            return Verdict::Healthy;
+        }
+        let why = cache.log_error.as_deref().unwrap_or("nothing was heard in time").to_owned();
+        Verdict::Unhealthy(format!("nobody says what changed: {why}"))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::collector::Collector;
@@ -54,17 +55,18 @@ pub struct Metrics {
     pub pool_connections: Family<Labels<1>, Gauge>,
     pub pool_max: Gauge,
     pub pool_pending: Gauge,
+    /// Entries of the log of changes, as the database estimates.
+    pub log_rows: Gauge,
+    pub log_oldest: Gauge<f64, AtomicU64>,
+    pub log_unreadable: Counter,
     /// The runtime is `worker` or `background`.
     loop_lag: Family<Labels<1>, Histogram, fn() -> Histogram>,
 }
 
 impl Metrics {
-    pub fn new(r: &mut Registry, telemetry: &Telemetry, health: &Health) -> Self {
+    pub fn new(r: &mut Registry, health: &Health) -> Self {
         let build: Family<Labels<2>, Gauge> = declared(r, "build_info", Family::default());
         build.get_or_create(&[("version", crate::VERSION), ("revision", crate::REVISION)]).set(1);
-        declared(r, "log_lines_dropped", telemetry.log.dropped.clone());
-        declared(r, "panics", telemetry.log.panics.clone());
-        declared(r, "telemetry_spans", telemetry.spans.clone());
         let error_rate = Arc::new(ErrorRate::default());
         r.register_collector(Box::new(Arc::clone(&error_rate)));
         r.register_collector(Box::new(ProcessCollector(Handle::current())));
@@ -84,8 +86,24 @@ impl Metrics {
             pool_connections: declared(r, "db_client_connection_count", Family::default()),
             pool_max: declared(r, "db_client_connection_max", Gauge::default()),
             pool_pending: declared(r, "db_client_connection_pending_requests", Gauge::default()),
+            log_rows: declared(r, "cache_log_rows", Gauge::default()),
+            log_oldest: declared(r, "cache_log_oldest_seconds", Gauge::default()),
+            log_unreadable: declared(r, "cache_log_unreadable", Counter::default()),
             loop_lag: declared(r, "event_loop_lag_seconds", Family::new_with_constructor(lags)),
         }
+    }
+
+    /// What telemetry counts about itself.
+    pub fn register_telemetry(r: &mut Registry, telemetry: &Telemetry) {
+        declared(r, "log_lines_dropped", telemetry.log.dropped.clone());
+        declared(r, "panics", telemetry.log.panics.clone());
+        declared(r, "telemetry_spans", telemetry.spans.clone());
+    }
+
+    /// Counts a statement or transaction; `error_type` is empty when it went well.
+    pub fn queried(&self, name: &'static str, error_type: &'static str, took: Duration) {
+        let labels = [("db_system_name", "postgresql"), ("db_operation_name", name), ("error_type", error_type)];
+        self.query_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// Measures how late this thread's, or this runtime's, timers fire, for as long as it is polled.

@@ -5,8 +5,8 @@
 
 pub mod connect;
 pub mod error;
+pub mod log;
 pub mod migrations;
-mod outbox;
 pub mod users;
 
 use std::sync::Arc;
@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool, PoolError, Status, Timeouts, Transaction};
 use futures_util::future::BoxFuture;
-use tiered_cache::WriteCx;
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -80,13 +79,11 @@ impl Store {
         .await
     }
 
-    /// Runs a transaction, from BEGIN to COMMIT, as often as `work` has to be repeated, with what the cache has to
-    /// remember of it. `sql` is for spans.
+    /// Runs a transaction, from BEGIN to COMMIT, as often as `work` has to be repeated. `sql` is for spans.
     async fn transaction<T>(
         &self,
         name: &'static str,
         sql: &'static str,
-        cx: &WriteCx,
         work: impl for<'t> Fn(&'t Transaction<'t>) -> BoxFuture<'t, Result<T, Error>> + Send + Sync,
     ) -> Result<T, StoreError> {
         self.observed(name, sql, async {
@@ -98,10 +95,6 @@ impl Store {
                 let whole = async |connection: &mut Object| {
                     let transaction = connection.transaction().await?;
                     let value = work(&transaction).await?;
-                    if let Some(payload) = cx.outbox() {
-                        transaction.execute(outbox::PUT, &[&payload.as_ref()]).await?;
-                    }
-                    cx.committing();
                     committing = true;
                     transaction.commit().await?;
                     Ok(value)
@@ -181,8 +174,7 @@ impl Store {
             span.record("error.type", error_type);
             span.record("otel.status_code", "ERROR");
         }
-        let labels = [("db_system_name", "postgresql"), ("db_operation_name", name), ("error_type", error_type)];
-        self.metrics.query_duration.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
+        self.metrics.queried(name, error_type, started.elapsed());
         result
     }
 
@@ -212,12 +204,6 @@ impl Store {
             self.metrics.pool_connections.get_or_create(&[("state", state)]).set(count(connections));
         }
         self.metrics.pool_pending.set(count(pool.waiting));
-    }
-
-    /// How long a write may take at most, whatever happens on its way: the server may go on with a statement that was
-    /// sent when patience ended.
-    pub fn longest_write(&self) -> Duration {
-        self.patience.max(self.config.acquire_timeout) + self.config.command_timeout + GRACE
     }
 
     pub fn status(&self) -> Status {

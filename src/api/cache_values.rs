@@ -1,5 +1,6 @@
 //! `/api/cache/{key}`: plain values that live in Redis only, in a key space of their own.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
@@ -18,7 +19,7 @@ use super::respond::CACHE_STATUS;
 use crate::app::App;
 use crate::server::problem::{self, Problem};
 
-/// No other key of the service begins like this.
+/// No other key of the service begins like this. Each command names one key, so it needs no hash tag.
 const SPACE: &str = concat!(env!("CARGO_PKG_NAME"), ":value:");
 const HIT: &str = concat!(env!("CARGO_PKG_NAME"), "; hit; detail=l2");
 const MISS: &str = concat!(env!("CARGO_PKG_NAME"), "; fwd=uri-miss; detail=l2");
@@ -54,13 +55,21 @@ async fn run<T: FromRedisValue>(app: &App, name: &str, command: &Cmd) -> Result<
     redis.query(command).instrument(span.clone()).await.map_err(|error| {
         let kind = if matches!(error, RemoteError::Timeout) { "timeout" } else { "_OTHER" };
         span.record("error.type", kind).record("otel.status_code", "ERROR");
-        unreachable(error)
+        match error {
+            RemoteError::WrongType => foreign(error),
+            other => unreachable(other),
+        }
     })
 }
 
 fn unreachable(error: RemoteError) -> Problem {
     let detail = "These values live in Redis, which can't be reached.";
     Problem::new(problem::UNAVAILABLE, detail).retry_after(Duration::from_secs(1)).because(error)
+}
+
+/// Somebody else has written under this key; storing or deleting a value mends that.
+fn foreign(what: impl Display) -> Problem {
+    Problem::new(problem::CONFLICT, "Redis holds something under this key that is no JSON value.").because(what)
 }
 
 fn redis_key(key: &str) -> Result<String, Problem> {
@@ -75,11 +84,10 @@ fn redis_key(key: &str) -> Result<String, Problem> {
     responses((status = 200, body = ValueDocument<'static>)))]
 pub async fn get_value(app: Data<App>, path: Path<String>) -> Result<HttpResponse, Problem> {
     let key = redis_key(&path)?;
-    let text: Option<String> = run(&app, "GET", redis::cmd("GET").arg(key)).await?;
+    let bytes: Option<Vec<u8>> = run(&app, "GET", redis::cmd("GET").arg(key)).await?;
     let miss = || Problem::not_found("Key not found").with_header(CACHE_STATUS, HeaderValue::from_static(MISS));
-    let text = text.ok_or_else(miss)?;
-    let broken = |error| Problem::new(problem::INTERNAL, "The stored value can't be read.").because(error);
-    let value = serde_json::from_str(&text).map_err(broken)?;
+    let bytes = bytes.ok_or_else(miss)?;
+    let value = serde_json::from_slice(&bytes).map_err(foreign)?;
     Ok(HttpResponse::Ok().insert_header((CACHE_STATUS, HIT)).json(ValueDocument { key: &path, value }))
 }
 

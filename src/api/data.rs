@@ -5,11 +5,11 @@ use std::time::Duration;
 use actix_web::web::{Bytes, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
-use tiered_cache::{Body, CacheKey, LoadOutcome, Loaded, Read, Tier};
+use tiered_cache::{Body, CacheKey, Loaded, Read, Tier};
 use tracing::Instrument;
 use utoipa::ToSchema;
 
-use super::respond::{cached, unix_micros};
+use super::respond::{cached, etag, unix_micros};
 use crate::app::App;
 use crate::server::problem::{self, Problem};
 
@@ -51,8 +51,8 @@ fn key(id: &str) -> CacheKey {
     (status = 200, body = DataDocument<'static>), (status = 304, description = "the client's copy still holds")))]
 pub async fn get_data(app: Data<App>, request: HttpRequest, path: Path<String>) -> Result<HttpResponse, Problem> {
     let id = check(&path)?;
-    let (owned, time) = (id.to_owned(), app.config.cache.compute_time);
-    let load = async move |_| Ok(compute(&owned, time).await);
+    let (owned, time, schema) = (id.to_owned(), app.config.cache.compute_time, app.policies.data.schema);
+    let load = move || async move { Ok(compute(&owned, time, schema).await) };
     let span = tracing::info_span!("get_data", data.id = id);
     let hit = app.cache.get_or_load(&key(id), &app.policies.data, Read::Bounded, load).instrument(span).await?;
     let loaded = hit.tier == Tier::Source;
@@ -60,16 +60,16 @@ pub async fn get_data(app: Data<App>, request: HttpRequest, path: Path<String>) 
 }
 
 /// The part of the answer that doesn't vary. The wait stands for work that a real service would do here.
-async fn compute(id: &str, time: Duration) -> LoadOutcome {
+async fn compute(id: &str, time: Duration, schema: u32) -> Loaded {
     tokio::time::sleep(time).await;
     let micros = unix_micros();
     let computed = Computed { id, value: format!("computed_value_{id}"), computed_at: seconds(micros) };
     let body = Body {
         // A struct of texts and numbers always serialises.
         bytes: serde_json::to_vec(&computed).unwrap_or_default().into(),
-        etag: format!("W/\"{micros:x}\"").into(),
+        etag: etag(schema, micros),
     };
-    LoadOutcome::New(Loaded { value: Some(body), version: 0, ttl: None })
+    Loaded { value: Some(body), version: 0 }
 }
 
 fn answer(part: &Bytes, cached: bool) -> Bytes {

@@ -31,6 +31,12 @@ pub fn read_level(request: &HttpRequest) -> Result<Read, Problem> {
     version.map(Read::Version).ok_or_else(|| Problem::new(problem::BAD_REQUEST, why))
 }
 
+/// Weak, since a body tells where it came from. The schema is part of it: after a deploy that changes the body's shape,
+/// what a client has of the same version is old.
+pub fn etag(schema: u32, version: u64) -> Bytes {
+    format!("W/\"{schema}-{version}\"").into()
+}
+
 /// Answers with a body made from a hit, or 304 when the client has it already.
 pub fn cached(request: &HttpRequest, hit: &Hit, body: impl FnOnce(&Bytes) -> Bytes) -> HttpResponse {
     note(hit);
@@ -72,6 +78,7 @@ fn cache_status(hit: &Hit) -> String {
     }
     // Writing into a String can't fail.
     let _ = write!(text, "; ttl={}; detail={}", hit.ttl.as_secs(), hit.tier.as_str());
+    text.push_str(if hit.unverified { "-unverified" } else { "" });
     if let Some(reason) = hit.stale {
         let _ = write!(text, "; stale={}", reason.as_str());
     }
@@ -88,7 +95,7 @@ fn matches(headers: &HeaderMap, etag: &[u8]) -> bool {
 
 impl From<CacheError> for Problem {
     fn from(error: CacheError) -> Self {
-        if let CacheError::Load(source) = &error
+        if let CacheError::Load(source) | CacheError::Log(source) = &error
             && let Some(error) = source.downcast_ref::<StoreError>()
         {
             return Self::from(error);
@@ -102,8 +109,7 @@ impl From<CacheError> for Problem {
                 Self::new(problem::CONFLICT, format!("The source is at version {found}, below the one asked for."))
             }
             CacheError::Closed => unavailable("The service is stopping."),
-            CacheError::Remote(error) => unavailable("The shared cache can't be reached.").because(error),
-            CacheError::Load(_) | CacheError::Panicked => {
+            CacheError::Load(_) | CacheError::Log(_) | CacheError::Panicked => {
                 Self::new(problem::INTERNAL, "The value could not be loaded.").because(error)
             }
         }
@@ -136,7 +142,7 @@ impl From<WriteError<StoreError>> for Problem {
     fn from(error: WriteError<StoreError>) -> Self {
         match error {
             WriteError::Source(error) => error.into(),
-            WriteError::Unavailable => unavailable("The shared cache can't be reached; nothing was written."),
+            WriteError::Closed => unavailable("The service is stopping; nothing was written."),
             WriteError::Panicked => Self::new(problem::INTERNAL, "The write failed.").because("a panic, logged apart"),
         }
     }

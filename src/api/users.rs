@@ -4,12 +4,12 @@ use actix_web::http::header::LOCATION;
 use actix_web::web::{Bytes, Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
-use tiered_cache::{Body, CacheError, CacheKey, Kind as Found, LoadOutcome, Loaded, Tier, Write, WriteCx};
+use tiered_cache::{Body, CacheError, CacheKey, Committed, Kind as Found, Loaded, Tier};
 use tracing::Instrument;
 use utoipa::ToSchema;
 
 use super::body::Json;
-use super::respond::{absent, cached, read_level};
+use super::respond::{absent, cached, etag, read_level};
 use crate::app::App;
 use crate::server::problem::{self, Problem};
 use crate::store::error::StoreError;
@@ -63,8 +63,9 @@ pub struct Page {
     after: Option<String>,
 }
 
-fn key(id: UserId) -> CacheKey {
-    CacheKey::builder("user").param("id", id.get()).build()
+/// As the log of changes names it.
+fn key(id: i64) -> CacheKey {
+    CacheKey::builder("user").param("id", id).build()
 }
 
 fn id(text: &str) -> Result<UserId, Problem> {
@@ -78,9 +79,13 @@ fn id(text: &str) -> Result<UserId, Problem> {
 pub async fn get_user(app: Data<App>, request: HttpRequest, path: Path<String>) -> Result<HttpResponse, Problem> {
     let id = id(&path)?;
     let span = tracing::info_span!("get_user", user.id = id.get());
-    let store = app.store.clone();
-    let load = async move |_| store.user(id).await.map(found).map_err(StoreError::shared);
-    let hit = app.cache.get_or_load(&key(id), &app.policies.user, read_level(&request)?, load).instrument(span).await;
+    let (store, schema) = (app.store.clone(), app.policies.user.schema);
+    let load = move || async move {
+        let user = store.user(id).await.map_err(StoreError::shared)?;
+        Ok(found(user, schema))
+    };
+    let hit =
+        app.cache.get_or_load(&key(id.get()), &app.policies.user, read_level(&request)?, load).instrument(span).await;
     let hit = hit.map_err(|error| match error {
         // Loads take their turns, so the database can be late also for one that hasn't begun.
         CacheError::Timeout => Problem::from(&StoreError::Timeout),
@@ -94,14 +99,14 @@ pub async fn get_user(app: Data<App>, request: HttpRequest, path: Path<String>) 
 }
 
 /// What the cache keeps: the finished body of a later hit.
-fn found(user: Option<User>) -> LoadOutcome {
+fn found(user: Option<User>, schema: u32) -> Loaded {
     let version = user.as_ref().map_or(0, version);
     let value = user.map(|user| Body {
         // A struct of numbers and texts always serialises.
         bytes: serde_json::to_vec(&CachedUserDocument { user: &user, cached: true }).unwrap_or_default().into(),
-        etag: format!("W/\"{version}\"").into(),
+        etag: etag(schema, version),
     });
-    LoadOutcome::New(Loaded { value, version, ttl: None })
+    Loaded { value, version }
 }
 
 fn just_loaded(body: &Bytes) -> Bytes {
@@ -145,15 +150,14 @@ fn new_user(body: &Json) -> Result<NewUser, Problem> {
     (status = 201, body = UserDocument<'static>, headers(("Location" = String), ("X-Version" = i64)))))]
 pub async fn create_user(app: Data<App>, body: Json) -> Result<HttpResponse, Problem> {
     let new = new_user(&body)?;
-    // The number first: "not found" may be cached under it and must go around the commit like any other value.
-    let id = app.store.next_user_id().await?;
     let store = app.store.clone();
-    let write = async move |cx: WriteCx| {
-        let user = store.insert_user(id, &new, &cx).await?;
-        let version = version(&user);
-        Ok((user, version))
+    let write = move || async move {
+        let user = store.insert_user(&new).await?;
+        // "Not found" may be cached under its number.
+        let changed = vec![(key(user.id), version(&user))];
+        Ok(Committed { value: user, changed })
     };
-    let user = app.cache.write(vec![key(id)], Write::Available, write).await.map_err(conflict)?;
+    let user = app.cache.write(write).await.map_err(conflict)?;
     let location = (LOCATION, format!("/api/users/{}", user.id));
     let version = (X_VERSION, user.version);
     Ok(HttpResponse::Created().insert_header(location).insert_header(version).json(UserDocument { user: &user }))
@@ -167,12 +171,12 @@ pub async fn update_user(app: Data<App>, path: Path<String>, body: Json) -> Resu
     let id = id(&path)?;
     let new = new_user(&body)?;
     let store = app.store.clone();
-    let write = async move |cx: WriteCx| {
-        let user = store.update_user(id, &new, &cx).await?;
-        let version = user.as_ref().map_or(0, version);
-        Ok((user, version))
+    let write = move || async move {
+        let user = store.update_user(id, &new).await?;
+        let changed = user.iter().map(|user| (key(user.id), version(user))).collect();
+        Ok(Committed { value: user, changed })
     };
-    match app.cache.write(vec![key(id)], Write::Available, write).await.map_err(conflict)? {
+    match app.cache.write(write).await.map_err(conflict)? {
         Some(user) => {
             Ok(HttpResponse::Ok().insert_header((X_VERSION, user.version)).json(UserDocument { user: &user }))
         }
@@ -186,11 +190,12 @@ pub async fn update_user(app: Data<App>, path: Path<String>, body: Json) -> Resu
 pub async fn delete_user(app: Data<App>, path: Path<String>) -> Result<HttpResponse, Problem> {
     let id = id(&path)?;
     let store = app.store.clone();
-    let write = async move |cx: WriteCx| {
-        let version = store.delete_user(id, &cx).await?;
-        Ok((version, version.and_then(|version| u64::try_from(version).ok()).unwrap_or_default()))
+    let write = move || async move {
+        let deleted = store.delete_user(id).await?;
+        let changed = deleted.iter().map(|version| (key(id.get()), u64::try_from(*version).unwrap_or_default()));
+        Ok(Committed { value: deleted, changed: changed.collect() })
     };
-    match app.cache.write(vec![key(id)], Write::Available, write).await.map_err(conflict)? {
+    match app.cache.write(write).await.map_err(conflict)? {
         Some(version) => Ok(HttpResponse::NoContent().insert_header((X_VERSION, version)).finish()),
         None => Err(Problem::not_found(NOT_FOUND)),
     }

@@ -81,6 +81,7 @@ pub const GROUPS: &[Group] = &[
             flag("CACHE_L2_TTL", "3600s", "3600s", "Life of a value in Redis."),
             flag("CACHE_L3_TTL", "60s", "60s", "Life of a value in memcached, at most 7200s."),
             flag("CACHE_FAIL_SAFE", "1h", "1h", "How long past its life a value may answer when its source fails; 0s: never."),
+            flag("CACHE_WHEN_BLIND", "refuse", "serve", "What happens to cached values while neither the database nor Redis says that they still hold: refuse or serve (marked in Cache-Status)."),
             flag("CACHE_L1_MAX_BYTES", "64MiB", "64MiB", "Memory for values in the process; 0: none are kept there."),
             flag("DATA_COMPUTE_TIME", "100ms", "100ms", "How long computing a value of /api/data takes."),
         ],

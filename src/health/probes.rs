@@ -22,15 +22,15 @@ pub struct ProbeDocument {
 }
 
 /// How the service and what it needs are. `status` is `healthy`, `degraded` (one dependency is gone, still 200) or
-/// `unhealthy` (503); a service is `healthy`, `unhealthy: why` or `disabled`. With the cache's fence shut, values in the
-/// process don't answer; with its breaker open, Redis is left alone until it is well.
+/// `unhealthy` (503); a service is `healthy`, `unhealthy: why` or `disabled`. With the cache's fence shut, no cached value
+/// answers, since nobody says which are old; with its breaker open, Redis is of no use until `services.redis` is healthy.
 #[utoipa::path(get, path = "/health", tag = "management", responses((status = 200, body = Object, example = json!({
     "status": "healthy", "timestamp": 1_795_449_829, "version": "0.1.0",
     "services": {"database": "healthy", "redis": "healthy"},
     "pools": {"postgres": {"status": "healthy", "pool_size": 6, "free_size": 6},
               "redis": {"status": "healthy", "connections": 2}},
     "memory": {"used_bytes": 13_000_000, "limit_bytes": 268_435_456, "percent": 4.84},
-    "cache": {"fence": "open", "breaker": "closed", "l3_breaker": "closed", "bus_lag_seconds": 0.04, "loads": 0,
+    "cache": {"status": "healthy", "fence": "open", "log_lag_seconds": 0.21, "log_error": null, "breaker": "closed", "l3_breaker": "closed", "bus_lag_seconds": 0.04, "loads": 0,
               "queued": 0, "l1_bytes": 0, "l1_entries": 0}
 })), (status = 503, body = Object, description = "unhealthy")))]
 pub async fn health(app: web::Data<App>) -> HttpResponse {
@@ -51,8 +51,11 @@ pub async fn health(app: web::Data<App>) -> HttpResponse {
         },
         "memory": {"used_bytes": report.memory.used, "limit_bytes": report.memory.limit, "percent": percent},
         "cache": {
+            "status": report.cache.text(),
             "fence": if cache.fence_open { "open" } else { "shut" },
-            "breaker": breaker(cache.breaker_open),
+            "log_lag_seconds": cache.log_lag.as_secs_f64(),
+            "log_error": cache.log_error.as_deref(),
+            "breaker": breaker(cache.unfit.is_some()),
             "l3_breaker": breaker(cache.l3_breaker_open),
             "bus_lag_seconds": cache.bus_lag.as_secs_f64(),
             "loads": cache.loads, "queued": cache.queued,

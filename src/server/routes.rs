@@ -66,8 +66,8 @@ const fn management(path: &'static str, operations: &'static [Operation]) -> Res
 /// How reading a body can fail.
 const BODY: [Kind; 3] = [problem::BAD_REQUEST, problem::TOO_LARGE, problem::NOT_JSON];
 const READ: &[Kind] = &[problem::BAD_REQUEST, problem::NOT_FOUND, problem::UNAVAILABLE];
-/// As above, and the source may not have reached `X-Min-Version`.
-const READ_VERSION: &[Kind] = &[problem::BAD_REQUEST, problem::NOT_FOUND, problem::CONFLICT, problem::UNAVAILABLE];
+/// As above, and what is there may not be what was asked for.
+const READ_OR_CONFLICT: &[Kind] = &[problem::BAD_REQUEST, problem::NOT_FOUND, problem::CONFLICT, problem::UNAVAILABLE];
 const LIST: &[Kind] = &[problem::BAD_REQUEST, problem::UNAVAILABLE];
 const CREATE: &[Kind] = &[BODY[0], BODY[1], BODY[2], problem::CONFLICT, problem::INVALID, problem::UNAVAILABLE];
 const UPDATE: &[Kind] =
@@ -85,7 +85,7 @@ pub static RESOURCES: &[Resource] = &[
     public(
         "/api/users/{id}",
         &[
-            open("GET", READ_VERSION, || web::to(users::get_user)),
+            open("GET", READ_OR_CONFLICT, || web::to(users::get_user)),
             token("PUT", UPDATE, || web::to(users::update_user)),
             token("DELETE", READ, || web::to(users::delete_user)),
         ],
@@ -97,7 +97,7 @@ pub static RESOURCES: &[Resource] = &[
     public(
         "/api/cache/{key}",
         &[
-            open("GET", READ, || web::to(cache_values::get_value)),
+            open("GET", READ_OR_CONFLICT, || web::to(cache_values::get_value)),
             token("PUT", STORE, || web::to(cache_values::put_value)),
             token("DELETE", LIST, || web::to(cache_values::delete_value)),
         ],

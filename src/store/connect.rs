@@ -1,5 +1,6 @@
 //! How a connection to Postgres is made, pooled or not.
 
+use std::future::poll_fn;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use deadpool_postgres::{Connect, Hook, Manager, ManagerConfig, Pool, RecyclingMe
 use futures_util::future::BoxFuture;
 use rustls::RootCertStore;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{AsyncMessage, Client, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -107,5 +109,22 @@ pub async fn connect(config: &DatabaseConfig) -> anyhow::Result<(Client, AbortOn
     let (client, connection) = connected.context("no answer in time")??;
     // The client sees the same error.
     let driver = tokio::spawn(async move { drop(connection.await) });
+    Ok((client, AbortOnDropHandle::new(driver)))
+}
+
+/// One connection outside of the pool, whose notifications, and whose end, wake `woken`.
+pub(super) async fn connect_listening(
+    config: &DatabaseConfig,
+    woken: Arc<Notify>,
+) -> Result<(Client, AbortOnDropHandle<()>), Error> {
+    let (client, mut connection) = settings(config).connect(tls(config)).await?;
+    let driver = tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if matches!(message, AsyncMessage::Notification(_)) {
+                woken.notify_one();
+            }
+        }
+        woken.notify_one();
+    });
     Ok((client, AbortOnDropHandle::new(driver)))
 }

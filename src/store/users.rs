@@ -3,7 +3,6 @@
 use std::str::FromStr;
 
 use serde::Serialize;
-use tiered_cache::WriteCx;
 use tokio_postgres::Row;
 use utoipa::ToSchema;
 
@@ -12,11 +11,14 @@ use super::{Store, StoreError};
 pub const GET: &str = "select id, name, email, version from users where id = $1";
 /// Reads a page by key, so that late pages cost no more than early ones.
 pub const LIST: &str = "select id, name, email, version from users where id > $1 order by id limit $2";
-/// Takes the id of a user to come, so that its cache entry can be blocked before it exists.
-pub const NEXT_ID: &str = "select nextval(pg_get_serial_sequence('users', 'id'))";
-pub const INSERT: &str = "insert into users (id, name, email) values ($1, $2, $3) returning id, name, email, version";
+pub const INSERT: &str = "insert into users (name, email) values ($1, $2) returning id, name, email, version";
+/// After rows came with their ids, as from a dump, the next id may be one of theirs.
+pub const MEND_IDS: &str = "select setval('users_id_seq', greatest((select max(id) from users), last_value)) \
+                            from users_id_seq";
 pub const UPDATE: &str = "update users set name = $2, email = $3 where id = $1 returning id, name, email, version";
-pub const DELETE: &str = "delete from users where id = $1 returning nextval('row_version')";
+pub const DELETE: &str = "delete from users where id = $1 returning row_version_above(version)";
+/// How often ids are mended for one user; others may draw the same ones.
+const MENDINGS: u32 = 3;
 
 /// A user's number, 1 and up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,26 +123,32 @@ impl Store {
         Ok(rows.iter().map(User::from).collect())
     }
 
-    pub async fn next_user_id(&self) -> Result<UserId, StoreError> {
-        let rows = self.query("next_user_id", NEXT_ID, &[]).await?;
-        let id = rows.first().map(|row| UserId(row.get(0)));
-        id.ok_or_else(|| StoreError::Other("a sequence without a value".to_owned()))
+    pub async fn insert_user(&self, user: &NewUser) -> Result<User, StoreError> {
+        for _ in 0..MENDINGS {
+            match self.try_insert_user(user).await {
+                Err(StoreError::Conflict(index)) if index == "users_pkey" => {
+                    self.query("mend_user_ids", MEND_IDS, &[]).await?;
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(StoreError::Contended("every id was taken".to_owned()))
     }
 
-    pub async fn insert_user(&self, id: UserId, user: &NewUser, cx: &WriteCx) -> Result<User, StoreError> {
-        self.transaction("insert_user", INSERT, cx, |tx| {
+    async fn try_insert_user(&self, user: &NewUser) -> Result<User, StoreError> {
+        self.transaction("insert_user", INSERT, |tx| {
             let (name, email) = (user.name.0.clone(), user.email.0.clone());
             Box::pin(async move {
                 let statement = tx.prepare_cached(INSERT).await?;
-                tx.query_one(&statement, &[&id.get(), &name, &email]).await.map(|row| User::from(&row))
+                tx.query_one(&statement, &[&name, &email]).await.map(|row| User::from(&row))
             })
         })
         .await
     }
 
     /// Replaces a user; `None` when there is none of this number.
-    pub async fn update_user(&self, id: UserId, user: &NewUser, cx: &WriteCx) -> Result<Option<User>, StoreError> {
-        self.transaction("update_user", UPDATE, cx, |tx| {
+    pub async fn update_user(&self, id: UserId, user: &NewUser) -> Result<Option<User>, StoreError> {
+        self.transaction("update_user", UPDATE, |tx| {
             let (name, email) = (user.name.0.clone(), user.email.0.clone());
             Box::pin(async move {
                 let statement = tx.prepare_cached(UPDATE).await?;
@@ -152,8 +160,8 @@ impl Store {
     }
 
     /// Deletes a user; returns a version above its last, `None` when there was none of this number.
-    pub async fn delete_user(&self, id: UserId, cx: &WriteCx) -> Result<Option<i64>, StoreError> {
-        self.transaction("delete_user", DELETE, cx, |tx| {
+    pub async fn delete_user(&self, id: UserId) -> Result<Option<i64>, StoreError> {
+        self.transaction("delete_user", DELETE, |tx| {
             Box::pin(async move {
                 let statement = tx.prepare_cached(DELETE).await?;
                 Ok(tx.query_opt(&statement, &[&id.get()]).await?.map(|row| row.get(0)))

@@ -92,9 +92,24 @@ async fn head_answers_like_get_without_a_body() {
 }
 
 #[tokio::test]
-async fn a_stored_value_that_is_not_json_is_a_problem_of_ours() {
+async fn what_somebody_else_stored_is_a_problem_of_that_key_alone_and_can_be_replaced() {
     let app = TestApp::start().await;
-    let () = redis(&app).await.set("plinth:value:broken", "{oops").await.unwrap();
-    let problem = app.get("/api/cache/broken").await.problem(500);
-    assert_eq!(problem["detail"], "The stored value can't be read.");
+    app.write(Method::PUT, "/api/cache/well", &json!(1)).await;
+    let mut redis = redis(&app).await;
+    let () = redis.set("plinth:value:text", "{oops").await.unwrap();
+    let () = redis.set("plinth:value:bytes", b"\"\xff\xfe\"").await.unwrap();
+    let () = redis.lpush("plinth:value:list", 1).await.unwrap();
+    for _ in 0..20 {
+        for key in ["text", "bytes", "list"] {
+            let problem = app.get(&format!("/api/cache/{key}")).await.problem(409);
+            assert_eq!(problem["detail"], "Redis holds something under this key that is no JSON value.");
+        }
+        assert_eq!(app.get("/api/cache/well").await.status, 200);
+    }
+    assert_eq!(app.get("/health").await.json()["status"], "healthy");
+    for key in ["text", "bytes", "list"] {
+        let path = format!("/api/cache/{key}");
+        assert_eq!(app.write(Method::PUT, &path, &json!(2)).await.status, 200);
+        assert_eq!(app.get(&path).await.json()["value"], 2);
+    }
 }

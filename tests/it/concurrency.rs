@@ -11,6 +11,8 @@ async fn with_users(count: i64) -> (TestApp, Sql) {
     let app = TestApp::builder().env("REQUEST_TIMEOUT", "60s").start().await;
     let sql = Sql::connect(&app.database.as_ref().unwrap().url()).await;
     sql.add_users(count).await;
+    // It would load again what it hears of while it loads.
+    app.wait_until_heard().await;
     (app, sql)
 }
 

@@ -15,13 +15,14 @@ mod catalog;
 use catalog::CATALOG;
 
 /// Families that only trouble makes, which other tests make.
-const TROUBLE: [&str; 6] = [
+const TROUBLE: [&str; 7] = [
     "cache_bus_gap",
     "cache_codec_errors",
     "cache_errors",
     "cache_consistency_probe",
     "cache_refresh",
     "cache_stale_served",
+    "cache_unverified_served",
 ];
 
 /// Reads, writes and mistakes of every kind, also of two at once.

@@ -264,11 +264,11 @@ async fn what_needs_a_lost_database_is_503() {
 }
 
 #[tokio::test]
-async fn a_value_in_redis_that_cannot_be_read_is_500() {
+async fn a_value_in_redis_that_cannot_be_read_is_a_conflict() {
     let app = TestApp::start().await;
     let mut redis = crate::support::redis(&app).await;
     let () = redis::AsyncCommands::set(&mut redis, "plinth:value:broken", "{oops").await.unwrap();
-    refused(&app, "GET /api/cache/{key}", get(&app, "/api/cache/broken"), 500).await;
+    refused(&app, "GET /api/cache/{key}", get(&app, "/api/cache/broken"), 409).await;
 }
 
 #[tokio::test]

@@ -57,8 +57,8 @@ async fn lives_through(postgres: &OwnPostgres, fault: impl AsyncFnOnce(), end: i
     app.wait_for_health("healthy").await;
     assert_eq!(app.write(Method::PUT, "/api/users/200", &body).await.status, 200);
     assert_eq!(app.sum("panics_total", &[]).await, 0.0);
-    // The pool's four and that of the health checks.
-    let settled = async || postgres.proxy.connections() <= 5;
+    // The pool's four, that of the health checks and that of the log's reader.
+    let settled = async || postgres.proxy.connections() <= 6;
     wait_until("no more connections than configured", LIMIT, settled).await.unwrap();
 }
 

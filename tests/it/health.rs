@@ -56,6 +56,29 @@ async fn without_redis_health_says_disabled() {
 }
 
 #[tokio::test]
+async fn a_redis_that_answers_but_is_of_no_use_is_told_in_its_own_words() {
+    // No replica of it is there, so it refuses to write; it has no room; nobody may do what the cache needs.
+    for (what, words) in [
+        (vec!["CONFIG", "SET", "min-replicas-to-write", "1"], "NOREPLICAS"),
+        (vec!["CONFIG", "SET", "maxmemory", "1"], "OOM"),
+        (vec!["ACL", "SETUSER", "default", "-eval", "-evalsha"], "permission"),
+    ] {
+        let redis = devkit::Redis::start().await.unwrap();
+        let client = redis::Client::open(redis.url()).unwrap();
+        let mut admin = client.get_multiplexed_async_connection().await.unwrap();
+        let () = redis::cmd(what[0]).arg(&what[1..]).query_async(&mut admin).await.unwrap();
+        let app = TestApp::builder().env("REDIS_URL", redis.url()).start().await;
+        app.wait_for_health("degraded").await;
+        let health = app.get("/health").await.json();
+        assert!(health["services"]["redis"].as_str().unwrap().contains(words), "{health}");
+        assert_eq!(health["cache"]["fence"], "open", "what this process has is right without it");
+        let told = |line: &Value| line["level"] == "WARN" && line.to_string().contains(words);
+        app.wait_for_line("a line says so", told).await;
+        assert_eq!(app.get("/api/data/1").await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn each_probe_answers_in_a_word() {
     let app = TestApp::start().await;
     for (path, word) in [("live", "alive"), ("ready", "ready"), ("startup", "started")] {

@@ -12,6 +12,7 @@ mod support;
 
 mod bodies;
 mod cache_values;
+mod changes;
 mod collector_faults;
 mod concurrency;
 mod configuration;

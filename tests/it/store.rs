@@ -149,9 +149,8 @@ async fn the_pool_keeps_its_minimum_of_connections() {
     wait_until("three connections are open", LIMIT, open).await.unwrap();
     let named =
         "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'plinth'";
-    // The outbox is looked after at the same time, perhaps on one more.
-    let all = async || sql.number(named).await >= 4;
-    wait_until("three are there, and that of the health check", LIMIT, all).await.unwrap();
+    let all = async || sql.number(named).await >= 5;
+    wait_until("three are there, that of the health check and that of the log's reader", LIMIT, all).await.unwrap();
 
     drop_pooled(&sql).await;
 
@@ -169,6 +168,6 @@ async fn filling_the_pool_makes_nobody_wait_and_counts_as_no_wait() {
     drop_pooled(&sql).await;
 
     wait_until("all connections are open again", LIMIT, full).await.unwrap();
-    // The outbox may have been looked at in the meantime.
+    // The log may have been looked after in the meantime.
     assert!(app.sum("db_client_connection_wait_time_seconds_count", &[]).await - waits < 6.0);
 }

@@ -1,5 +1,6 @@
 //! `/api/users/{id}` and its writes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -7,7 +8,7 @@ use devkit::wait_until;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{LIMIT, TestApp, replicas, sql};
+use crate::support::{Answer, LIMIT, TestApp, replicas, sql};
 
 async fn version(app: &TestApp, id: i64) -> i64 {
     sql(app).await.query_one("select version from users where id = $1", &[&id]).await.unwrap().get(0)
@@ -76,11 +77,29 @@ async fn an_address_is_unique_without_regard_to_case() {
 }
 
 #[tokio::test]
+async fn ids_that_rows_brought_along_are_nobodys_mistake() {
+    let app = TestApp::start().await;
+    let sql = sql(&app).await;
+    let rows = "insert into users (id, name, email) select i, 'a', 'u' || i from generate_series(1, 20) i";
+    sql.batch_execute(rows).await.unwrap();
+    let created = |i: i32| {
+        let user = json!({"name": "Ada", "email": format!("ada{i}@example.com")});
+        let app = &app;
+        async move { app.write(Method::POST, "/api/users", &user).await }
+    };
+    let answers = futures_util::future::join_all((0..8).map(created)).await;
+    let id = |answer: &Answer| answer.json()["user"]["id"].as_i64().unwrap_or_default();
+    let ids: BTreeSet<_> = answers.iter().map(id).collect();
+    assert!(ids.len() == 8 && ids.first() > Some(&20), "{ids:?}");
+}
+
+#[tokio::test]
 async fn what_the_client_has_already_is_not_sent_again() {
     let app = TestApp::start().await;
     let path = format!("/api/users/{}", app.create_user("Ada", "ada@example.com").await);
     let etag = app.get(&path).await.header("etag").to_owned();
-    assert!(etag.starts_with("W/\"") && etag.ends_with('"'), "{etag}");
+    let version = version(&app, 1).await;
+    assert_eq!(etag, format!("W/\"1-{version}\""), "schema and version");
     let with = |tag: &str| app.request(Method::GET, &path).header("if-none-match", tag);
     for tag in [etag.as_str(), etag.trim_start_matches("W/"), &format!("\"x\", {etag}"), "*"] {
         let answer = app.send(with(tag)).await;

@@ -51,6 +51,18 @@ async fn a_version_that_nobody_has_written_is_a_conflict() {
 }
 
 #[tokio::test]
+async fn a_version_far_above_all_is_refused_without_asking_the_database() {
+    let app = TestApp::start().await;
+    let (path, created) = create(&app).await;
+    app.wait_until_heard().await;
+    let queries = app.queries("user").await;
+    for _ in 0..50 {
+        read(&app, &path, &(created + 1_000_000_000).to_string()).await.problem(409);
+    }
+    assert_eq!(app.queries("user").await, queries);
+}
+
+#[tokio::test]
 async fn a_version_that_is_none_is_a_bad_request() {
     let app = TestApp::start().await;
     let (path, _) = create(&app).await;

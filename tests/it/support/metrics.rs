@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use devkit::wait_until;
 
 use super::{LIMIT, TestApp};
@@ -30,6 +32,16 @@ impl TestApp {
     pub async fn wait_for_in_flight(&self, what: &str, wanted: impl Fn(f64) -> bool) {
         let condition = async || wanted(self.sum("http_requests_in_flight", &[]).await);
         wait_until(what, LIMIT, condition).await.unwrap();
+    }
+
+    /// Waits until the cache has heard of all that was written so far, by whomever.
+    pub async fn wait_until_heard(&self) {
+        let start = Instant::now();
+        let heard = async || {
+            let since = start.elapsed().as_secs_f64();
+            self.metric("cache_log_lag_seconds").await.is_some_and(|lag| lag < since)
+        };
+        wait_until("the cache has read the log", LIMIT, heard).await.unwrap();
     }
 
     /// Waits until `/health` says this.

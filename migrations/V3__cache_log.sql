@@ -1,0 +1,225 @@
+-- What changed, written by triggers in the transaction that changed it, whoever that is: replicas read it to forget what
+-- they have cached. An entry says one of three things: these keys have these versions since (0: none, or unknown); a
+-- kind changed as a whole (no keys); or these things changed that aren't rows (hashes of 16 bytes each).
+-- Readers go by transaction ids and snapshots: rows become visible in another order than any number drawn for them.
+create table cache_log (
+    xid xid8 not null default pg_current_xact_id(),
+    kind text,
+    param text,
+    keys text[],
+    versions bigint[],
+    hashes bytea,
+    written_at timestamptz not null default clock_timestamp(),
+    constraint cache_log_says_what check (case
+        when hashes is null then kind is not null and (param is null) = (keys is null)
+            and cardinality(keys) is not distinct from cardinality(versions)
+        else kind is null and keys is null and octet_length(hashes) % 16 = 0
+    end)
+)
+-- Every row is deleted after minutes, so what is dead soon outweighs what lives.
+with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+    autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 50000);
+
+create index cache_log_xid on cache_log (xid);
+-- Whoever may write a followed table writes here, too; an entry only makes replicas forget.
+grant insert on cache_log to public;
+
+-- One row. Entries of transactions up to `pruned_to` may be gone. `era` changes when a reader sees that the log went back,
+-- since versions may then be given out a second time. The anchor is what a reader saw some seconds ago, and where new
+-- ones begin: they too can then tell what a shared cache, which was cleaned later than that, has to do with.
+create table cache_log_state (
+    only_row boolean primary key default true check (only_row),
+    pruned_to xid8 not null default '0',
+    era uuid not null default gen_random_uuid(),
+    anchor_snapshot pg_snapshot,
+    anchor_position bigint,
+    anchor_identity bigint,
+    anchored_at timestamptz not null default '-infinity'
+);
+insert into cache_log_state default values;
+
+-- Who reads the log: a replica believes Redis in the database's place only while all of them use the same Redis.
+create table cache_readers (
+    id bigint primary key,
+    seen timestamptz not null default now()
+);
+
+-- Which log this is. A restored, promoted or recreated one is another.
+create function cache_log_identity() returns bigint language plpgsql set search_path from current as $$
+declare
+    system bigint;
+    timeline text := left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
+begin
+    -- Some hosts keep it to themselves.
+    if has_function_privilege('pg_control_system()', 'execute') then
+        select system_identifier into system from pg_control_system();
+    end if;
+    return hashtextextended(concat_ws(' ', system, timeline, era, 'cache_log'::regclass::oid, db.oid), 0)
+        from cache_log_state, pg_database as db where db.datname = current_database();
+end
+$$;
+
+-- Below, names are written with their schema, since pg_dump and logical replication run triggers with an empty
+-- search_path. A `set search_path` of the function's own would cost as much as the rest of it, for every write.
+do $migration$
+declare
+    here text := quote_ident(current_schema());
+begin
+    -- A version above the row's last, also where the sequence is behind the rows: of a subscriber, or after a restore.
+    execute replace($create$
+        create function row_version_above(last bigint) returns bigint
+        language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+        declare
+            version bigint := nextval('HERE.row_version');
+        begin
+            while version <= last loop
+                perform setval('HERE.row_version', greatest(last, last_value)) from HERE.row_version;
+                version := nextval('HERE.row_version');
+            end loop;
+            return version;
+        end
+        $$
+    $create$, 'HERE', here);
+    execute replace($create$
+        create or replace function bump_row_version() returns trigger language plpgsql as $$
+        begin
+            new.version := nextval('HERE.row_version');
+            if tg_op = 'UPDATE' and new.version <= old.version then
+                new.version := HERE.row_version_above(old.version);
+            end if;
+            new.updated_at := now();
+            return new;
+        end
+        $$
+    $create$, 'HERE', here);
+end
+$migration$;
+
+-- Has every change of this table written into the log, under the name that `CacheKey::builder(kind).param(key, …)`
+-- makes: `select follow('users', 'user', 'id')`. A table may be followed as several kinds; again as the same one renews
+-- the triggers. Where no column names what is cached, as of lists and of keys with a scope, the key is null: each change
+-- names the kind as a whole.
+create function follow(followed regclass, kind text, key text) returns void
+language plpgsql set search_path from current as $follow$
+declare
+    -- What changes more rows, a statement or a replicated transaction, names the kind as a whole.
+    most text := case when key is null then '0' else '1000' end;
+    name text := (select relname from pg_class where oid = followed and relkind = 'r' and not relispartition)
+        || '_as_' || kind;
+    here text := (select relnamespace::regnamespace::text from pg_class where oid = 'cache_log'::regclass);
+    there text := (select relnamespace::regnamespace::text from pg_class where oid = followed);
+    by_statement text := there || '.' || quote_ident('log_statement_of_' || name);
+    by_row text := there || '.' || quote_ident('log_row_of_' || name);
+    id text := coalesce(quote_ident(key), quote_literal(''));
+    -- A row's version counts where it surely grows, and where no other row is about the same thing. 0 is below every
+    -- version: whatever a cache has is older.
+    versioned boolean := exists (
+        select from pg_trigger where tgrelid = followed and tgfoid = 'bump_row_version'::regproc)
+        and exists (select from pg_index join pg_attribute on attrelid = indrelid and attnum = indkey[0]
+        where indrelid = followed and indisunique and indnkeyatts = 1 and indpred is null and attname = key);
+    has text := case when versioned then 'version' else '0::bigint' end;
+    had text := case when versioned then 'version + 1' else '0::bigint' end;
+    body text;
+    word text;
+    meaning text;
+begin
+    if name is null then
+        raise exception '% is no ordinary table: only those can be followed', followed;
+    elsif octet_length('log_statement_of_' || name) > 63 or concat(there, name, key) like '%{%' then
+        raise exception 'the names of % and of the kind % are too long, or have braces', followed, kind;
+    end if;
+
+    body := $body$
+        create or replace function {by_statement}() returns trigger language plpgsql as $$
+        begin
+            if tg_op = 'TRUNCATE' then
+                insert into {here}.cache_log (kind) values ({kind});
+            elsif tg_op = 'DELETE' then
+                insert into {here}.cache_log (kind, param, keys, versions)
+                select {kind}, case when few then {param} end, case when few then ks end, case when few then vs end
+                from (select array_agg(k) as ks, array_agg(v) as vs, count(*) <= {most} as few
+                    from (select {id}::text as k, {had} as v from old_rows limit {most} + 1) as one) as every
+                where ks is not null;
+                -- So that a later row of the same key gets a version above the deleted one's.
+                perform {here}.row_version_above(max({has})) from old_rows;
+            else
+                insert into {here}.cache_log (kind, param, keys, versions)
+                select {kind}, case when few then {param} end, case when few then ks end, case when few then vs end
+                from (select array_agg(k) as ks, array_agg(v) as vs, count(*) <= {most} as few
+                    from (select {id}::text as k, {has} as v from new_rows limit {most} + 1) as one) as every
+                where ks is not null;
+            end if;
+            return null;
+        end
+        $$;
+
+        create or replace function {by_row}() returns trigger language plpgsql as $$
+        declare
+            rows int := coalesce(nullif(current_setting({counter}, true), ''), '0')::int + 1;
+        begin
+            if tg_op = 'DELETE' then
+                perform {here}.row_version_above({has}) from (select old.*) as one;
+            end if;
+            if rows <= {most} then
+                insert into {here}.cache_log (kind, param, keys, versions)
+                select {kind}, {param}, array_agg(k), array_agg(v)
+                from (select k, max(v) as v from (
+                    select {id}::text as k, {has} as v from (select new.*) as one union all
+                    select {id}::text, {had} from (select old.*) as one) as one where k is not null group by k) as every
+                having count(*) > 0;
+            elsif rows = {most} + 1 then
+                insert into {here}.cache_log (kind) values ({kind});
+            else
+                return null;
+            end if;
+            -- Until the transaction ends.
+            perform set_config({counter}, rows::text, true);
+            return null;
+        end
+        $$;
+    $body$;
+    for word, meaning in values
+        ('{counter}', quote_literal('cache_log.rows_' || md5(by_row))), ('{most}', most), ('{has}', has), ('{had}', had),
+        ('{by_statement}', by_statement), ('{by_row}', by_row), ('{here}', here), ('{id}', id), ('{kind}', quote_literal(kind)),
+        ('{param}', quote_nullable(key))
+    loop
+        body := replace(body, word, meaning);
+    end loop;
+    execute body;
+
+    for word, meaning in values ('insert', 'new table as new_rows'), ('update', 'new table as new_rows'),
+        ('delete', 'old table as old_rows')
+    loop
+        execute format('create or replace trigger %I after %s on %s referencing %s
+            for each statement execute function %s()', 'cache_log_' || word || '_' || kind, word, followed, meaning,
+            by_statement);
+    end loop;
+    execute format('create or replace trigger %I after truncate on %s for each statement execute function %s()',
+        'cache_log_truncate_' || kind, followed, by_statement);
+    if key is not null then
+        execute format('create or replace trigger %I after update on %s for each row
+            when (old.%s is distinct from new.%3$s) execute function %s()', 'cache_log_rename_' || kind, followed, id,
+            by_row);
+    end if;
+    -- The apply worker of logical replication fires triggers of rows only.
+    execute format('create or replace trigger %I after insert or update or delete on %s for each row
+        when (current_setting(''session_replication_role'') = ''replica'') execute function %s()',
+        'cache_log_replay_' || kind, followed, by_row);
+    -- In a session that replicates, these two fire and the others don't.
+    execute format('alter table %s enable always trigger %I, enable replica trigger %I', followed,
+        'cache_log_truncate_' || kind, 'cache_log_replay_' || kind);
+    -- Following again may find these switched off.
+    for word in select tgname from pg_trigger where tgrelid = followed and tgname in ('cache_log_insert_' || kind,
+        'cache_log_update_' || kind, 'cache_log_delete_' || kind, 'cache_log_rename_' || kind)
+    loop
+        execute format('alter table %s enable trigger %I', followed, word);
+    end loop;
+    -- Nobody knows what changed before.
+    execute format('insert into cache_log (kind) values (%L)', kind);
+end
+$follow$;
+
+select follow('users', 'user', 'id');
+
+-- `cache_outbox` stays, for binaries that still write to it. A migration named `contract` may drop it once none is left
+-- to roll back to.

@@ -1,0 +1,449 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use devkit::{Database, Fault, FaultProxy, Postgres, wait_until};
+use prometheus_client::registry::Registry;
+use tiered_cache::{CacheKey, Change, ChangeLog, Changed, LogRead, LogReader, slot};
+use tokio::time::Instant;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
+
+use super::Log;
+use super::reader::RENEW;
+use super::upkeep::{DROP_ANCHOR, PRUNE, REMOVE_FOREIGN, SURVEY};
+use crate::config::reader::Values;
+use crate::config::{Config, DatabaseConfig};
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::store::migrations::migrate;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn config(url: &str) -> DatabaseConfig {
+    Config::read(&Values::new([("DATABASE_URL".to_owned(), url.to_owned())])).unwrap().database
+}
+
+async fn database() -> Database {
+    let migrated = async |url: String| migrate(&config(&url)).await.map(drop);
+    Database::from_template("change_log", migrated).await.unwrap()
+}
+
+fn log(url: &str) -> Log {
+    let metrics = Metrics::new(&mut Registry::default(), &Health::default());
+    let log = Log::new(Store::new(&config(url), Duration::from_secs(5), metrics).unwrap());
+    log.open();
+    log
+}
+
+async fn session(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// A log, a reader that has begun, and a session to write with.
+struct Setup {
+    database: Database,
+    log: Log,
+    reader: Box<dyn LogReader>,
+    sql: Client,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let database = database().await;
+        let log = log(&database.url());
+        let mut reader = log.reader();
+        let first = reader.next().await.unwrap();
+        assert!(first.anew_since == Some(first.position) && first.identity != 0 && first.readers == 1, "{first:?}");
+        let sql = session(&database.url()).await;
+        Self { database, log, reader, sql }
+    }
+
+    async fn run(&self, sql: &str) {
+        self.sql.batch_execute(sql).await.unwrap();
+    }
+
+    async fn read(&mut self) -> LogRead {
+        self.reader.next().await.unwrap()
+    }
+
+    /// What the next turn brings, without a gap.
+    async fn changes(&mut self) -> Vec<Change> {
+        let read = self.read().await;
+        assert_eq!(read.anew_since, None);
+        read.changes
+    }
+
+    async fn hashes(&mut self) -> BTreeSet<u128> {
+        self.changes().await.iter().filter_map(hash).collect()
+    }
+
+    /// The users among these that the next turn tells of.
+    async fn users(&mut self, among: std::ops::Range<i64>) -> Vec<i64> {
+        let told = self.hashes().await;
+        among.filter(|id| told.contains(&user(*id))).collect()
+    }
+
+    /// Removes all entries there are, as happens after minutes.
+    async fn prune(&self) {
+        let below: String = self.sql.query_one("select pg_current_xact_id()::text", &[]).await.unwrap().get(0);
+        let removed: i64 = self.sql.query_one(PRUNE, &[&below, &1_i64, &10_000_i64]).await.unwrap().get(0);
+        assert!(removed > 0);
+    }
+}
+
+fn hash(change: &Change) -> Option<u128> {
+    match change.what {
+        Changed::Key(hash) => Some(hash),
+        Changed::Kind(_) => None,
+    }
+}
+
+/// As the handlers name it.
+fn user(id: i64) -> u128 {
+    CacheKey::builder("user").param("id", id).build().hash()
+}
+
+fn whole(kind: &str) -> Change {
+    Change { what: Changed::Kind(slot(kind)), version: 0 }
+}
+
+fn insert(ids: &str) -> String {
+    format!(
+        "insert into users (id, name, email) select i, 'a', 'u' || i || '@example.com' from generate_series({ids}) i"
+    )
+}
+
+const NONE: [i64; 0] = [];
+
+#[tokio::test]
+async fn a_change_is_told_once_with_its_version() {
+    let mut setup = Setup::new().await;
+    setup.run(&insert("1, 3")).await;
+    setup.run("update users set name = 'b' where id = 2").await;
+    let row = setup.sql.query_one("select version from users where id = 2", &[]).await.unwrap();
+    let version = u64::try_from(row.get::<_, i64>(0)).unwrap();
+
+    let read = setup.read().await;
+
+    assert!(read.changes.contains(&Change { what: Changed::Key(user(2)), version }), "{read:?}");
+    assert_eq!((read.changes.len(), read.newest), (4, version), "three inserted and one changed");
+    assert_eq!(setup.changes().await, []);
+}
+
+#[tokio::test]
+async fn what_commits_last_is_told_though_its_id_is_the_lowest() {
+    let mut setup = Setup::new().await;
+    let slow = session(&setup.database.url()).await;
+    slow.batch_execute(&format!("begin; {}", insert("1, 1"))).await.unwrap();
+    for id in 2..5 {
+        setup.run(&insert(&format!("{id}, {id}"))).await;
+        assert_eq!(setup.users(1..10).await, [id]);
+    }
+    for _ in 0..3 {
+        assert_eq!(setup.users(1..10).await, NONE, "while it pauses");
+    }
+
+    slow.batch_execute("commit").await.unwrap();
+
+    assert_eq!(setup.users(1..10).await, [1]);
+    assert_eq!(setup.users(1..10).await, NONE, "once");
+}
+
+#[tokio::test]
+async fn what_was_rolled_back_is_not_told_but_what_stayed_of_the_transaction_is() {
+    let mut setup = Setup::new().await;
+    setup.run(&format!("begin; {}; rollback", insert("1, 1"))).await;
+    let undone = "rollback to savepoint one";
+    setup.run(&format!("begin; {}; savepoint one; {}; {undone}; commit", insert("2, 2"), insert("3, 3"))).await;
+    assert_eq!(setup.users(1..10).await, [2]);
+}
+
+#[tokio::test]
+async fn positions_grow_with_whatever_is_seen() {
+    let mut setup = Setup::new().await;
+    let mut before = setup.read().await.position;
+    for id in 1..5 {
+        setup.run(&insert(&format!("{id}, {id}"))).await;
+        let committed = setup.sql.query_one("select (pg_current_wal_insert_lsn() - '0/0')::bigint", &[]).await.unwrap();
+        let position = setup.read().await.position;
+        assert!(position > before && position > u64::try_from(committed.get::<_, i64>(0)).unwrap());
+        before = position;
+    }
+}
+
+#[tokio::test]
+async fn a_statement_of_many_rows_is_told_as_its_kind() {
+    let mut setup = Setup::new().await;
+    setup.run(&insert("1, 1000")).await;
+    assert_eq!(setup.users(1..2000).await.len(), 1000);
+    setup.run(&insert("1001, 1001")).await;
+    assert_eq!(setup.users(1..2000).await, [1001]);
+    for many in ["update users set name = 'b'", "delete from users", &insert("1, 1001"), "truncate users"] {
+        setup.run(many).await;
+        assert_eq!(setup.changes().await, [whole("user")], "{many}");
+    }
+}
+
+#[tokio::test]
+async fn things_that_are_no_rows_are_told_by_their_hashes() {
+    let mut setup = Setup::new().await;
+    let keys = ["a", "b"].map(|id| CacheKey::builder("data").param("id", id).build());
+    setup.log.append(&keys).await.unwrap();
+    assert_eq!(setup.hashes().await, keys.iter().map(CacheKey::hash).collect());
+}
+
+#[tokio::test]
+async fn a_table_with_keys_of_any_kind_can_be_followed() {
+    let mut setup = Setup::new().await;
+    setup
+        .run(
+            r#"
+        create table "Of Teams" ("the key" uuid primary key);
+        select follow('"Of Teams"', 'team of ''KIND''', 'the key');
+        create table notes (slug text primary key, about bigint, version bigint not null default 9);
+        select follow('notes', 'note', 'slug');
+        select follow('notes', 'shelf', 'about');
+        create schema "Other";
+        create table "Other".notes (about bigint, version bigint not null default 9);
+        select follow('"Other".notes', 'topic', 'about')"#,
+        )
+        .await;
+    setup.changes().await;
+    setup
+        .run(
+            r#"
+        insert into "Of Teams" values ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11');
+        insert into notes values ('x ''y" z', 7);
+        insert into "Other".notes values (8), (null)"#,
+        )
+        .await;
+    let team = CacheKey::builder("team of 'KIND'").param("the key", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11").build();
+    let note = CacheKey::builder("note").param("slug", "x 'y\" z").build();
+    let shelf = CacheKey::builder("shelf").param("about", 7).build();
+    let topic = CacheKey::builder("topic").param("about", 8).build();
+    let mut wanted =
+        [team, note, shelf, topic].map(|key| key.hash()).map(|hash| Change { what: Changed::Key(hash), version: 0 });
+    let mut told = setup.changes().await;
+    told.sort_by_key(hash);
+    wanted.sort_by_key(hash);
+    assert_eq!(told, wanted, "versions that nobody counts up are none");
+}
+
+#[tokio::test]
+async fn where_no_column_names_what_is_cached_each_change_names_the_kind() {
+    let mut setup = Setup::new().await;
+    setup.run("select follow('users', 'page of users', null)").await;
+    setup.changes().await;
+    for change in [&insert("1, 2"), "update users set id = 7 where id = 1", "delete from users where id = 7"] {
+        setup.run(change).await;
+        assert!(setup.changes().await.contains(&whole("page of users")), "{change}");
+    }
+    setup.run("set session_replication_role = replica; update users set name = 'b'").await;
+    assert!(setup.changes().await.contains(&whole("page of users")));
+    setup.run("update users set name = 'c' where id = 99").await;
+    assert_eq!(setup.changes().await, [], "nothing changed");
+}
+
+#[tokio::test]
+async fn a_reader_that_misses_what_was_removed_is_told_so() {
+    let mut setup = Setup::new().await;
+    setup.run(&insert("1, 5")).await;
+    setup.prune().await;
+    let read = setup.read().await;
+    assert_eq!((read.anew_since, read.changes), (Some(read.position), Vec::new()));
+    setup.run(&insert("6, 6")).await;
+    assert_eq!(setup.users(1..10).await, [6], "then it goes on");
+    setup.prune().await;
+    assert_eq!(setup.changes().await, [], "it had read what was removed");
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_at_once_is_not_read_at_all() {
+    let mut setup = Setup::new().await;
+    let entries = "insert into cache_log (kind, param, keys, versions) select 'user', 'id', array[i::text], array[0]";
+    setup.run(&format!("{entries} from generate_series(1, 30001) i")).await;
+    let read = setup.read().await;
+    assert_eq!((read.anew_since, read.changes), (Some(read.position), Vec::new()));
+    assert_eq!(setup.changes().await, []);
+}
+
+#[tokio::test]
+async fn entries_that_nobody_can_read_make_their_kind_forgotten_and_end_nothing() {
+    let mut setup = Setup::new().await;
+    setup.run("alter table cache_log drop constraint cache_log_says_what").await;
+    let broken = "insert into cache_log (kind, param, keys, versions) values";
+    setup.run(&format!("{broken} ('user', 'id', '{{1,2}}', '{{1}}'), ('user', 'id', null, null)")).await;
+    assert_eq!(setup.changes().await, [whole("user"), whole("user")]);
+    setup.run("insert into cache_log (hashes) values ('\\x0102')").await;
+    assert_eq!(setup.read().await.changes, []);
+    setup.run("insert into cache_log (hashes) values ('\\x0102')").await;
+    assert!(setup.read().await.anew_since.is_some());
+    setup.run("alter table cache_log rename column keys to others").await;
+    assert!(setup.reader.next().await.is_err());
+    setup.run("alter table cache_log rename column others to keys").await;
+    assert_eq!(setup.changes().await, []);
+}
+
+#[tokio::test]
+async fn entries_and_marks_of_another_server_are_not_believed_and_go() {
+    let mut setup = Setup::new().await;
+    setup.run("insert into cache_log (xid, kind) values ('4000000000', 'user')").await;
+    setup.run("update cache_log_state set pruned_to = '4000000000'").await;
+    assert_eq!(setup.changes().await, []);
+    setup.run(REMOVE_FOREIGN).await;
+    let left = "select count(*) + (select count(*) from cache_log_state where pruned_to > '0') from cache_log
+                where xid > '3999999999'";
+    assert_eq!(setup.sql.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
+    assert_eq!(setup.changes().await, []);
+}
+
+#[tokio::test]
+async fn a_new_reader_begins_where_another_was_and_is_told_what_came_since() {
+    let setup = Setup::new().await;
+    let (text, position, identity): (String, i64, i64) = {
+        let anchor = "select pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0')::bigint,
+                      cache_log_identity()";
+        let row = setup.sql.query_one(anchor, &[]).await.unwrap();
+        (row.get(0), row.get(1), row.get(2))
+    };
+    setup.run(&insert("1, 2")).await;
+    for (identity, since, changes) in [(identity + 1, None, 0), (identity, Some(position.cast_unsigned()), 2)] {
+        setup.run("update cache_log_state set anchored_at = '-infinity'").await;
+        setup.sql.execute(DROP_ANCHOR, &[&text, &position, &identity]).await.unwrap();
+        let read = setup.log.reader().next().await.unwrap();
+        assert_eq!(read.anew_since, since.or(Some(read.position)));
+        assert_eq!(read.changes.len(), changes);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_went_back_is_another_one_for_everybody() {
+    let mut setup = Setup::new().await;
+    let before = setup.read().await;
+    // As seen by one reader only; all others learn it from the table.
+    let era: String = setup.sql.query_one("select era::text from cache_log_state", &[]).await.unwrap().get(0);
+    setup.sql.execute(RENEW, &[&era]).await.unwrap();
+    assert_eq!(setup.sql.execute(RENEW, &[&era]).await.unwrap(), 0, "once");
+    let read = setup.read().await;
+    assert!(read.anew_since.is_some() && read.identity != before.identity);
+}
+
+#[tokio::test]
+async fn triggers_that_a_restore_switched_are_noticed_and_following_again_mends_them() {
+    let setup = Setup::new().await;
+    let unfollowed = async || setup.sql.query_one(SURVEY, &[]).await.unwrap().get::<_, Option<String>>("unfollowed");
+    assert_eq!(unfollowed().await, None);
+    setup.run("alter table users disable trigger all; alter table users enable trigger all").await;
+    assert_eq!(unfollowed().await.as_deref(), Some("users"));
+    setup.run("select follow('users', 'user', 'id')").await;
+    assert_eq!(unfollowed().await, None);
+}
+
+#[tokio::test]
+async fn two_readers_are_told_alike_and_counted() {
+    let mut setup = Setup::new().await;
+    let mut other = setup.log.reader();
+    assert_eq!(other.next().await.unwrap().readers, 2);
+    setup.run(&insert("1, 3")).await;
+    let (one, two) = (setup.read().await, other.next().await.unwrap());
+    assert_eq!((one.changes, one.identity, one.readers), (two.changes, two.identity, 2));
+    other.leave().await;
+    assert_eq!(setup.read().await.readers, 1);
+}
+
+/// Reads until something changed; how long that took since `start`.
+async fn heard(reader: &mut dyn LogReader, start: Instant) -> Duration {
+    while reader.next().await.unwrap().changes.is_empty() {}
+    start.elapsed()
+}
+
+#[tokio::test]
+async fn who_is_woken_reads_at_once_and_who_is_not_half_a_second_later() {
+    let mut setup = Setup::new().await;
+    let (mut woken, mut left) = (Vec::new(), Vec::new());
+    for id in 1..10 {
+        let start = Instant::now();
+        setup.run(&insert(&format!("{id}, {id}"))).await;
+        if id % 2 == 0 {
+            left.push(heard(&mut *setup.reader, start).await);
+        } else {
+            let (waking, took) = tokio::join!(setup.log.wake(), heard(&mut *setup.reader, start));
+            waking.unwrap();
+            woken.push(took);
+        }
+    }
+    woken.sort();
+    left.sort();
+    assert!(woken[2] < Duration::from_millis(250), "{woken:?}");
+    assert!(left[1] > woken[2] && left[1] < Duration::from_secs(1), "{left:?}");
+}
+
+#[tokio::test]
+async fn many_that_wake_at_once_send_little_and_nobody_is_passed_over() {
+    let setup = Setup::new().await;
+    let heard = Arc::new(AtomicUsize::new(0));
+    let (client, mut connection) = tokio_postgres::connect(&setup.database.url(), NoTls).await.unwrap();
+    let counter = Arc::clone(&heard);
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            counter.fetch_add(usize::from(matches!(message, AsyncMessage::Notification(_))), Ordering::Relaxed);
+        }
+    });
+    client.batch_execute("listen cache_log").await.unwrap();
+    for woken in futures_util::future::join_all((0..500).map(|_| setup.log.wake())).await {
+        woken.unwrap();
+    }
+    setup.log.wake().await.unwrap();
+    client.batch_execute("select 1").await.unwrap();
+    assert!((2..=4).contains(&heard.load(Ordering::Relaxed)), "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_is_back_is_read_again_soon_and_nothing_was_missed() {
+    let setup = Setup::new().await;
+    let server: tokio_postgres::Config = setup.database.url().parse().unwrap();
+    let proxy = FaultProxy::start(([127, 0, 0, 1], server.get_ports()[0]).into()).await.unwrap();
+    let mut reader = log(&setup.database.url_through(proxy.port())).reader();
+    reader.next().await.unwrap();
+    proxy.set(Fault::Refuse);
+    let others = "datname = current_database() and pid <> pg_backend_pid()";
+    setup.run(&format!("select pg_terminate_backend(pid) from pg_stat_activity where {others}")).await;
+    setup.run(&insert("1, 2")).await;
+    let mut failures = 0;
+    while failures < 5 {
+        failures += i32::from(reader.next().await.is_err());
+    }
+
+    let back = Instant::now();
+    proxy.set(Fault::None);
+    let read = loop {
+        if let Ok(read) = reader.next().await {
+            break read;
+        }
+    };
+
+    assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
+    assert_eq!((read.anew_since, read.changes.len()), (None, 2));
+}
+
+#[tokio::test]
+async fn a_silent_database_is_given_up_after_a_second() {
+    let server = Postgres::start().await.unwrap();
+    migrate(&config(&server.url("postgres"))).await.unwrap();
+    let mut reader = log(&server.url("postgres")).reader();
+    reader.next().await.unwrap();
+    server.freeze().unwrap();
+    let start = Instant::now();
+    assert!(reader.next().await.is_err());
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    server.thaw().unwrap();
+    let reads = async || reader.next().await.is_ok_and(|read| read.anew_since.is_none());
+    wait_until("it is read again", LIMIT, reads).await.unwrap();
+}
+
+#[path = "store_log_writers.rs"]
+mod writers;
