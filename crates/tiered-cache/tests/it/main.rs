@@ -3,15 +3,4 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod bus;
-mod failover;
-mod keys;
-mod l3;
-mod late;
-mod life;
-mod loads;
-#[cfg(feature = "all-tests")]
-mod memcached;
-mod model;
-mod races;
-mod redis;
 mod support;
