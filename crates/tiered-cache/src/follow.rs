@@ -8,16 +8,18 @@ use tokio::time::Instant;
 
 use crate::RemoteError;
 use crate::flight::lock;
-use crate::inner::Inner;
+use crate::inner::{Inner, Vouched};
 use crate::log::{ChangeLog, LogRead};
 use crate::remote::{Beat, Cleaning, Pulse, Remote};
 
-/// A pulse follows each read of the log. While that isn't answered, the fence lives by these.
-const PULSE: Duration = Duration::from_millis(250);
+/// A pulse follows each read of the log, which is due twice a second. One that isn't answered by then is given pulses
+/// beside it, often enough that the shared tier vouches before the fence is shut.
+const DUE: Duration = Duration::from_millis(550);
+const PULSE: Duration = Duration::from_millis(150);
 /// After a failure that may come at once.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A replica that saw the log this long ago still sees it.
-const SIGHT: Duration = Duration::from_secs(1);
+const SIGHT: Duration = Duration::from_millis(600);
 /// How long the log and the shared tier are given to note that this replica ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// What a replica that is telling just now may be behind by: longer than it waits for an answer.
@@ -55,7 +57,7 @@ impl Follower {
     /// One read of the log and what follows from it; false when the cache is gone.
     async fn turn(&mut self, inner: &Weak<Inner>, reader: &mut dyn crate::log::LogReader) -> bool {
         let mut next = reader.next();
-        let mut pulse = tokio::time::interval_at(Instant::now() + PULSE * 3, PULSE);
+        let mut pulse = tokio::time::interval_at(Instant::now() + DUE, PULSE);
         let read = loop {
             tokio::select! {
                 read = &mut next => break read,
@@ -122,9 +124,7 @@ impl Follower {
             self.blind_since = None;
         } else {
             let since = *self.blind_since.get_or_insert(sent);
-            if let Some(heard) = vouched(inner, &beat, sent, since) {
-                inner.fence.hear(heard);
-            }
+            lock(&inner.heard).vouched = vouched(inner, &beat, sent, since);
         }
         if beat.courier {
             self.clean(inner, remote, &beat).await?;
@@ -159,15 +159,14 @@ impl Follower {
     }
 }
 
-/// Up to when the shared tier vouches that this replica, which can't read the log, has heard of everything.
+/// Up to when the shared tier vouches that all notices were given of what this replica, which can't read the log, doesn't
+/// know.
 ///
 /// All replicas that read the log must give their pulse to the same tier: then whatever they committed is told there. If
-/// some can read the log, the courier must have told what it says. And no notice may have been missed since this replica
-/// read the log itself.
-fn vouched(inner: &Inner, beat: &Beat, sent: Instant, blind_since: Instant) -> Option<Instant> {
-    let heard = inner.heard();
-    let unbroken = heard.bus_unbroken_since? <= heard.log?;
-    if !unbroken || heard.replicas == 0 || beat.replicas < heard.replicas {
+/// some can read the log, the courier must have told what it says.
+fn vouched(inner: &Inner, beat: &Beat, sent: Instant, blind_since: Instant) -> Option<Vouched> {
+    let replicas = inner.heard().replicas;
+    if replicas == 0 || beat.replicas < replicas {
         return None;
     }
     let told = sent.checked_sub(beat.oldest + TELLING)?;
@@ -175,7 +174,7 @@ fn vouched(inner: &Inner, beat: &Beat, sent: Instant, blind_since: Instant) -> O
         (Some(seen), cleaned) if seen < SIGHT => sent.checked_sub(cleaned?).filter(|read| *read > blind_since)?,
         _ => sent,
     };
-    Some(told.min(read).min(heard.bus?))
+    Some(Vouched { up_to: told.min(read), since: Instant::now() })
 }
 
 impl Inner {

@@ -69,6 +69,16 @@ pub(crate) struct Heard {
     pub(crate) bus_unbroken_since: Option<Instant>,
     /// How many replicas read the log, as it said last.
     pub(crate) replicas: usize,
+    /// What the shared tier said last to a replica that can't read the log.
+    pub(crate) vouched: Option<Vouched>,
+}
+
+/// All notices of what was committed up to some time were given before another time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Vouched {
+    pub(crate) up_to: Instant,
+    /// Whoever asked for notices after this got them.
+    pub(crate) since: Instant,
 }
 
 impl Inner {
