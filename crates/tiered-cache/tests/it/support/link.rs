@@ -29,6 +29,8 @@ impl From<Lost> for RemoteError {
 pub struct Link {
     to: Arc<Mutex<World>>,
     identity: Arc<AtomicU64>,
+    /// Of the log whose bus was read last.
+    heard: Arc<AtomicU64>,
     way: Way,
     bus: Way,
 }
@@ -36,7 +38,8 @@ pub struct Link {
 impl Link {
     pub(super) fn to(world: &World) -> Self {
         let to = Arc::new(Mutex::new(world.clone()));
-        Self { to, identity: Arc::default(), way: Way::default(), bus: Way::default() }
+        let (identity, heard) = (Arc::default(), Arc::default());
+        Self { to, identity, heard, way: Way::default(), bus: Way::default() }
     }
 
     pub fn bus(&self) -> Box<dyn Bus> {
@@ -72,6 +75,11 @@ impl Link {
     /// Returns when somebody stands at the gate.
     pub async fn arrived(&self, gate: &'static str) {
         self.way.arrived(gate).await;
+    }
+
+    /// The bus of the log that is followed was joined.
+    pub fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::SeqCst) == self.identity.load(Ordering::SeqCst)
     }
 
     fn world(&self) -> World {
@@ -190,6 +198,7 @@ impl Bus for FakeBus {
             self.server = 0;
         }
         let (gap, notices, position) = answer?;
+        self.link.heard.store(position.identity, Ordering::SeqCst);
         self.position = Some(position);
         Ok(Batch { sent_at, notices, gap, caught_up: true })
     }

@@ -190,13 +190,13 @@ impl Replica {
         let builder = TieredCache::builder(Handle::current()).log(Arc::new(log.clone())).probe_every(0);
         let cache = change(builder).build();
         let replica = Self { cache, link: link.clone(), log, source: source.clone(), policy: policy() };
-        replica.is_well().await;
+        until(|| replica.is_well()).await;
         replica
     }
 
-    /// Waits until the cache and its shared tier can be used.
-    pub async fn is_well(&self) {
-        until(|| self.is_open() && self.cache.health().unfit.is_none()).await;
+    /// The cache can be used, and its shared tier, if it has one.
+    pub fn is_well(&self) -> bool {
+        self.is_open() && self.cache.health().unfit.is_none() && self.link.is_heard()
     }
 
     pub fn is_open(&self) -> bool {
