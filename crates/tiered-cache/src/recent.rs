@@ -82,6 +82,11 @@ impl Recent {
         version > 0 && self.lock().newest.get(&hash).is_some_and(|(newest, _)| *newest >= version)
     }
 
+    /// Whether a newer version than this is known.
+    pub(crate) fn knows_newer(&self, hash: u128, version: u64) -> bool {
+        version > 0 && self.lock().newest.get(&hash).is_some_and(|(newest, _)| *newest > version)
+    }
+
     /// Whether a value of this version may be used, from a Redis that was cleaned up to `cleaned`.
     pub(crate) fn vouches(&self, hash: u128, slot: u8, version: u64, cleaned: u64) -> bool {
         let memory = self.lock();
