@@ -46,11 +46,9 @@ async fn l1_keeps_a_value_for_its_cap_and_then_asks_l2() {
 async fn a_busy_key_is_refreshed_before_it_expires() {
     let (world, source) = (World::new(), Source::new());
     let mut a = Replica::new(&world, &source).await;
-    a.policy.beta = 1.0;
-    source.ttl(Duration::from_secs(10));
-    a.get().await.unwrap();
+    (a.policy.beta, a.policy.l2_ttl) = (1.0, Duration::from_secs(10));
     source.slow(Duration::from_millis(100));
-    a.read(1, Read::Source).await.unwrap();
+    a.get().await.unwrap();
     let (begun, loads) = (Instant::now(), source.loads());
 
     let mut blocked = 0;
@@ -70,8 +68,7 @@ async fn a_busy_key_is_refreshed_before_it_expires() {
 async fn peek_leaves_an_early_refresh_to_get_or_load() {
     let (world, source) = (World::new(), Source::new());
     let mut a = Replica::new(&world, &source).await;
-    a.policy.beta = 1.0;
-    source.ttl(Duration::from_secs(10));
+    (a.policy.beta, a.policy.l2_ttl) = (1.0, Duration::from_secs(10));
     source.slow(Duration::from_millis(100));
     a.get().await.unwrap();
     assert!(a.in_l1().is_some());
@@ -86,24 +83,6 @@ async fn peek_leaves_an_early_refresh_to_get_or_load() {
     assert_eq!(a.get().await.unwrap().tier, Tier::L1, "the answer doesn't wait for it");
     assert!(a.in_l1().is_some(), "once it runs, peeks are answered again");
     until(|| source.loads() == 2 && a.cache.health().flights == 0).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_confirmed_value_lives_on_without_being_read_again() {
-    let (world, source) = (World::new(), Source::new());
-    let a = Replica::new(&world, &source).await;
-    source.conditional();
-    source.ttl(Duration::from_secs(10));
-    let first = a.get().await.unwrap();
-    tokio::time::sleep(Duration::from_secs(20)).await;
-
-    let again = a.get().await.unwrap();
-
-    assert_eq!(source.confirmed(), 1);
-    assert_eq!((again.tier, again.stale), (Tier::Source, None));
-    assert_eq!(again.entry.body, first.entry.body);
-    assert!(again.age < Duration::from_secs(1));
-    assert_eq!(a.get().await.unwrap().tier, Tier::L1);
 }
 
 #[tokio::test(start_paused = true)]

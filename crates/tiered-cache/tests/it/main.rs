@@ -3,4 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod bus;
+mod keys;
+mod l3;
+mod late;
+mod life;
+mod loads;
+mod races;
 mod support;

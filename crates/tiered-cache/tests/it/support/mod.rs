@@ -233,9 +233,28 @@ impl Replica {
         tokio::spawn(async move { replica.put().await })
     }
 
+    /// Reads for some time; nothing that was asked later than a second after `since` may be older than `version`.
+    pub async fn keeps_the_promise(&self, since: Instant, version: u64, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            let begun = Instant::now();
+            if let Ok(hit) = self.get().await
+                && begun > since + Duration::from_secs(1)
+            {
+                assert!(hit.entry.version >= version, "{:?} later from {:?}", begun - since, hit.tier);
+            }
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+    }
+
     pub fn in_l1(&self) -> Option<u64> {
         self.cache.peek(&key(1), &self.policy).map(|hit| hit.entry.version)
     }
+}
+
+/// Long enough for the bus, and too short for the log.
+pub async fn told_by_the_bus() {
+    tokio::time::sleep(Duration::from_millis(60)).await;
 }
 
 /// Waits for a condition; its limit is only there to end a test that failed.

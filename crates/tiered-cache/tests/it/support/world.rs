@@ -173,8 +173,8 @@ impl World {
     /// Puts one key's stored bytes under another.
     pub fn transplant(&self, from: u128, to: u128) {
         self.change(|space| {
-            let stored = space.values.get(&from).cloned().unwrap();
-            space.values.insert(to, stored);
+            let stored = space.values.get(&from).cloned();
+            space.values.extend(stored.map(|stored| (to, stored)));
         });
     }
 
