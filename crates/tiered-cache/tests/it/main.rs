@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
+mod blind;
 mod bus;
+mod follow;
 mod keys;
 mod l3;
 mod late;
@@ -10,3 +12,4 @@ mod life;
 mod loads;
 mod races;
 mod support;
+mod tier;

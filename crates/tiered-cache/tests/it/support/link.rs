@@ -64,6 +64,10 @@ impl Link {
         self.way.slow(delay);
     }
 
+    pub fn refuse(&self, operation: &'static str, refused: bool) {
+        self.way.refuse(operation, refused);
+    }
+
     pub fn shut(&self, gate: &'static str) {
         if gate == "bus" { self.bus.shut(gate) } else { self.way.shut(gate) }
     }

@@ -2,6 +2,7 @@
 //! commits.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ struct Data {
 #[derive(Clone)]
 pub struct Log {
     data: Arc<Mutex<Data>>,
+    asked: Arc<AtomicU64>,
     woken: watch::Sender<()>,
 }
 
@@ -65,7 +67,7 @@ impl Log {
             turn: 0,
             readers: HashMap::new(),
         };
-        Self { data: Arc::new(Mutex::new(data)), woken: watch::Sender::new(()) }
+        Self { data: Arc::new(Mutex::new(data)), asked: Arc::default(), woken: watch::Sender::new(()) }
     }
 
     /// One replica's way to it.
@@ -118,8 +120,15 @@ impl Log {
         data.pruned_position = data.draw();
     }
 
-    pub fn len(&self) -> usize {
-        self.lock().entries.len()
+    /// Commits changes of so many other things at once.
+    pub fn fill(&self, changes: u128) {
+        let mut data = self.lock();
+        (0..changes).for_each(|name| data.note(Changed::Key(name), 0));
+    }
+
+    /// How often it was asked for what is new.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
     }
 
     fn lock(&self) -> MutexGuard<'_, Data> {
@@ -221,6 +230,7 @@ impl LogReader for Reader {
             _ = self.woken.changed() => {}
         }
         self.woken.mark_unchanged();
+        self.at.log.asked.fetch_add(1, Ordering::SeqCst);
         let (sent_at, at) = (Instant::now(), self.at.clone());
         self.due = sent_at + TURN;
         if at.way.down() == Some(Down::Silent) {

@@ -180,18 +180,32 @@ impl Replica {
         Self::start(&link, source, |builder| change(builder.remote(remote, link.bus()))).await
     }
 
+    /// One whose way to the shared tier isn't well from the beginning.
+    pub async fn with_link(world: &World, source: &Source, change: impl FnOnce(&Link)) -> Self {
+        let link = world.link();
+        change(&link);
+        let remote = Arc::new(link.clone());
+        let replica = Self::build(&link, source, |builder| builder.remote(remote, link.bus()));
+        until(|| replica.is_open()).await;
+        replica
+    }
+
     /// One that has no shared tier.
     pub async fn alone(source: &Source) -> Self {
         Self::start(&World::new().link(), source, |builder| builder).await
     }
 
     async fn start(link: &Link, source: &Source, change: impl FnOnce(Builder) -> Builder) -> Self {
+        let replica = Self::build(link, source, change);
+        until(|| replica.is_well()).await;
+        replica
+    }
+
+    fn build(link: &Link, source: &Source, change: impl FnOnce(Builder) -> Builder) -> Self {
         let log = source.log.way();
         let builder = TieredCache::builder(Handle::current()).log(Arc::new(log.clone())).probe_every(0);
         let cache = change(builder).build();
-        let replica = Self { cache, link: link.clone(), log, source: source.clone(), policy: policy() };
-        until(|| replica.is_well()).await;
-        replica
+        Self { cache, link: link.clone(), log, source: source.clone(), policy: policy() }
     }
 
     /// The cache can be used, and its shared tier, if it has one.
@@ -244,6 +258,16 @@ impl Replica {
                 assert!(hit.entry.version >= version, "{:?} later from {:?}", begun - since, hit.tier);
             }
             tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+    }
+
+    /// The same without a load, which would bring what is new.
+    pub async fn has_nothing_old(&self, since: Instant, version: u64, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            let old = self.in_l1().is_some_and(|found| found < version);
+            assert!(!old || since.elapsed() <= Duration::from_secs(1), "{:?} later", since.elapsed());
+            tokio::time::sleep(Duration::from_millis(7)).await;
         }
     }
 

@@ -43,6 +43,8 @@ pub enum Does {
 struct State {
     down: Option<Down>,
     delay: Duration,
+    /// Operations that are refused, by their first gates.
+    refused: HashSet<&'static str>,
     shut: HashSet<&'static str>,
     waiting: HashMap<&'static str, usize>,
 }
@@ -62,6 +64,14 @@ impl Way {
     /// Everything takes this long, half of it on the way there.
     pub fn slow(&self, delay: Duration) {
         self.0.send_modify(|state| state.delay = delay);
+    }
+
+    /// Refuses one kind of operation, or carries it again.
+    pub fn refuse(&self, operation: &'static str, refused: bool) {
+        self.0.send_modify(|state| {
+            state.refused.remove(operation);
+            state.refused.extend(refused.then_some(operation));
+        });
     }
 
     pub fn shut(&self, gate: &'static str) {
@@ -107,6 +117,9 @@ impl Way {
         self.pass(gates[0]).await;
         let delay = self.0.borrow().delay;
         tokio::time::sleep(delay / 2).await;
+        if self.0.borrow().refused.contains(gates[0]) {
+            return Err(Lost::Refused);
+        }
         match self.down() {
             Some(Down::Refused) => return Err(Lost::Refused),
             Some(Down::ReadOnly) if does == Does::Write => return Err(Lost::ReadOnly),

@@ -178,6 +178,12 @@ impl World {
         });
     }
 
+    /// Tells all replicas something, as one of them would.
+    pub fn say(&self, changes: &[Change]) {
+        self.change(|space| space.tell(Notice { changes: changes.into(), origin: 0, cause: String::new() }));
+        self.news.send_modify(|()| ());
+    }
+
     /// How many notices the bus was given.
     pub fn notices(&self) -> u64 {
         self.lock().values().map(|space| space.state.sequence).sum()
