@@ -109,7 +109,7 @@ impl Shared {
                     slot.connection.store(Some(Arc::clone(&made)));
                     watch(slot, &made).await;
                     slot.connection.store(None);
-                    tracing::warn!(name: "cache.redis_replaced", target: "tiered_cache", "a Redis connection is replaced");
+                    tracing::debug!(name: "cache.redis_replaced", target: "tiered_cache", "a Redis connection is replaced");
                 }
                 Err(error) => tracing::debug!(name: "cache.redis_unreachable", target: "tiered_cache", %error, "down"),
             }
