@@ -3,10 +3,14 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod bus;
+mod failover;
 mod keys;
 mod l3;
 mod late;
 mod life;
 mod loads;
+#[cfg(feature = "all-tests")]
+mod memcached;
 mod races;
+mod redis;
 mod support;
