@@ -128,7 +128,7 @@ async fn a_user_without_dangerous_or_administrative_rights_is_enough() {
 
 /// A right that a script lacks is told in other words than one that the command lacks.
 fn is_denied(cache: &TieredCache) -> bool {
-    ["NOPERM", "can't run this command"].iter().any(|words| unfit(cache).contains(words))
+    ["NOPERM", "can't run this command", "ACL failure"].iter().any(|words| unfit(cache).contains(words))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
