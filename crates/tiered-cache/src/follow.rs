@@ -16,6 +16,8 @@ use crate::remote::{Beat, Cleaning, Pulse, Remote};
 /// beside it, often enough that the shared tier vouches before the fence is shut.
 const DUE: Duration = Duration::from_millis(550);
 const PULSE: Duration = Duration::from_millis(150);
+/// A question of a pulse that takes longer is given up, however patient the shared tier is: the log is to be read meanwhile.
+const ANSWER: Duration = Duration::from_millis(250);
 /// After a failure that may come at once.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A replica that saw the log this long ago still sees it.
@@ -57,7 +59,9 @@ impl Follower {
     /// One read of the log and what follows from it; false when the cache is gone.
     async fn turn(&mut self, inner: &Weak<Inner>, reader: &mut dyn crate::log::LogReader) -> bool {
         let mut next = reader.next();
-        let mut pulse = tokio::time::interval_at(Instant::now() + DUE, PULSE);
+        // What a blind one is told by others counts from their pulses.
+        let first = if self.blind || self.blind_since.is_some() { PULSE } else { DUE };
+        let mut pulse = tokio::time::interval_at(Instant::now() + first, PULSE);
         let read = loop {
             tokio::select! {
                 read = &mut next => break read,
@@ -108,9 +112,10 @@ impl Follower {
         let (Some(remote), Some(_)) = (&inner.remote, self.identity) else { return };
         let heard = inner.heard();
         let sent = Instant::now();
-        let sees = heard.log.is_some_and(|log| sent.saturating_duration_since(log) < SIGHT);
+        let sees =
+            inner.log_state.is_well() && heard.log.is_some_and(|log| sent.saturating_duration_since(log) < SIGHT);
         let outcome = match inner.tell_the_rest().await {
-            Ok(()) => self.beat(inner, &**remote, sees).await,
+            Ok(()) => within(self.beat(inner, &**remote, sees)).await,
             Err(error) => Err(error),
         };
         inner.remote_state.note(&outcome);
@@ -124,7 +129,9 @@ impl Follower {
             self.blind_since = None;
         } else {
             let since = *self.blind_since.get_or_insert(sent);
-            lock(&inner.heard).vouched = vouched(inner, &beat, sent, since);
+            let vouched = vouched(inner, &beat, sent, since);
+            let mut heard = lock(&inner.heard);
+            heard.vouched = [vouched, heard.vouched[0]];
         }
         if beat.courier {
             self.clean(inner, remote, &beat).await?;
@@ -177,11 +184,15 @@ fn vouched(inner: &Inner, beat: &Beat, sent: Instant, blind_since: Instant) -> O
     Some(Vouched { up_to: told.min(read), since: Instant::now() })
 }
 
+async fn within<T>(answer: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
+    tokio::time::timeout(ANSWER, answer).await?
+}
+
 impl Inner {
     /// Tells the shared tier what it couldn't be told when it was committed.
     async fn tell_the_rest(&self) -> Result<(), RemoteError> {
         let Some(left) = self.untold.take() else { return Ok(()) };
-        let told = self.tell(&left.changes).await;
+        let told = within(self.tell(&left.changes)).await;
         if told.is_err() {
             self.untold.give_back(&left);
         }

@@ -69,8 +69,9 @@ pub(crate) struct Heard {
     pub(crate) bus_unbroken_since: Option<Instant>,
     /// How many replicas read the log, as it said last.
     pub(crate) replicas: usize,
-    /// What the shared tier said last to a replica that can't read the log.
-    pub(crate) vouched: Option<Vouched>,
+    /// What the shared tier said last to a replica that can't read the log, and before: the bus, which is read less often
+    /// than pulses are given, may not have been read since the last.
+    pub(crate) vouched: [Option<Vouched>; 2],
 }
 
 /// All notices of what was committed up to some time were given before another time.

@@ -62,11 +62,9 @@ impl Inner {
         heard.bus = Some(batch.sent_at);
         // What the shared tier vouches for holds once its notices were read, unless one was missed since this replica
         // read the log itself.
-        if let (Some(vouched), Some(log), Some(unbroken)) = (heard.vouched, heard.log, heard.bus_unbroken_since)
-            && unbroken <= log
-            && vouched.since <= batch.sent_at
-        {
-            self.fence.hear(vouched.up_to);
+        if heard.bus_unbroken_since <= heard.log {
+            let read = heard.vouched.into_iter().flatten().filter(|vouched| vouched.since <= batch.sent_at);
+            read.for_each(|vouched| self.fence.hear(vouched.up_to));
         }
     }
 

@@ -37,8 +37,8 @@ pub(crate) struct RedisBus {
 struct Position {
     /// The keys of another log are another bus.
     keys: Arc<Keys>,
-    /// The id of the state.
-    id: Option<u64>,
+    /// The id of the state, whatever stands there.
+    id: Option<Vec<u8>>,
     sequence: u64,
     last: String,
     /// Nothing was read since the end was found: the next read shall not wait.
@@ -48,7 +48,7 @@ struct Position {
 }
 
 /// The state of the stream: id, and sequence of its end.
-type End = (Option<u64>, Option<u64>);
+type End = (Option<Vec<u8>>, Option<u64>);
 
 impl RedisBus {
     pub(crate) fn new(redis: &Redis, remote: &RedisRemote) -> Self {
@@ -93,7 +93,7 @@ impl RedisBus {
         both.atomic().cmd("HMGET").arg(keys.state()).arg(&["id", "sequence"]);
         // The stream itself knows its end, also where the state was lost.
         both.cmd("XREVRANGE").arg(keys.bus()).arg("+").arg("-").arg("COUNT").arg(1);
-        type Ends = ((Option<u64>, Option<u64>), StreamRangeReply);
+        type Ends = (End, StreamRangeReply);
         let ((id, sequence), newest): Ends = within(both.query_async(to)).await?;
         let last = newest.ids.into_iter().next().map_or_else(|| "0-0".to_owned(), |newest| newest.id);
         let sequence = sequence.unwrap_or(0);

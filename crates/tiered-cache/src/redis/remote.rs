@@ -113,13 +113,12 @@ impl Remote for RedisRemote {
         // The state first: a value that is read later was cleaned at least as far.
         all.cmd("HMGET").arg(keys.state()).arg(&["cleaned", "id", &counter(place.slot)]);
         all.cmd("HMGET").arg(keys.values(place.hash)).arg(&["generation", &field(place.schema)]).cmd("TIME");
-        type State = (Option<u64>, Option<String>, Option<String>);
-        type Answer = (State, (Option<String>, Option<Bytes>), (u64, u64));
-        let ((cleaned, id, count), (stored, value), time): Answer = self.redis.query_pipeline(&all).await?;
-        let (Some(id), Some(value)) = (id, value) else { return Ok(None) };
-        let present = format!("{id}.{}", count.unwrap_or_default());
+        let (state, stored, time): (Vec<Value>, Vec<Value>, (u64, u64)) = self.redis.query_pipeline(&all).await?;
+        let present = [text(state.get(1)), b".", text(state.get(2))].concat();
+        let is_present = text(stored.first()) == present;
+        let Some(Value::BulkString(value)) = stored.into_iter().nth(1).filter(|_| is_present) else { return Ok(None) };
         let now = time.0 * 1000 + time.1 / 1000;
-        Ok((stored == Some(present)).then(|| found(&value, now, cleaned.unwrap_or(0))))
+        Ok(Some(found(&Bytes::from(value), now, number(state.first()))))
     }
 
     async fn acquire(&self, place: Place, token: Token, known: &[u8]) -> Result<Acquired, RemoteError> {

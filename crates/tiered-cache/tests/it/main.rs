@@ -4,12 +4,16 @@
 
 mod blind;
 mod bus;
+mod failover;
 mod follow;
 mod keys;
 mod l3;
 mod late;
 mod life;
 mod loads;
+#[cfg(feature = "all-tests")]
+mod memcached;
 mod races;
+mod redis;
 mod support;
 mod tier;

@@ -30,10 +30,10 @@ if ARGV[7] ~= '' then
     local sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
     redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[8], '*', 'c', ARGV[7], 'o', '0', 's', sequence)
     redis.call('PEXPIRE', KEYS[2], ARGV[9])
-    end
+end
 if ARGV[2] ~= '0' then
-    local before = redis.call('HGET', KEYS[1], 'cleaned') or '0'
-    if ARGV[4] ~= '0' or tonumber(ARGV[2]) > tonumber(before) then
+    local before = tonumber(redis.call('HGET', KEYS[1], 'cleaned')) or 0
+    if ARGV[4] ~= '0' or tonumber(ARGV[2]) > before then
         redis.call('HSET', KEYS[1], 'cleaned', ARGV[2])
     end
     redis.call('HSET', KEYS[1], 'cleaned_at', now - ARGV[3])

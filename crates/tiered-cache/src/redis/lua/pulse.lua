@@ -8,16 +8,25 @@ redis.call('ZADD', KEYS[2], now - ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[7])
 redis.call('HSETNX', KEYS[1], 'id', ARGV[5])
 redis.call('HSET', KEYS[1], ARGV[3] == '1' and 'seen' or 'blind', now)
+if ARGV[3] == '1' then
+    -- The log can tell again who left: here they'd hide that somebody else gives no pulse.
+    redis.call('ZREMRANGEBYSCORE', KEYS[2], '(' .. now, '+inf')
+elseif redis.call('HGET', KEYS[1], 'courier') == ARGV[1] then
+    redis.call('HDEL', KEYS[1], 'courier', 'until')
+end
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
 local state = redis.call('HMGET', KEYS[1], 'courier', 'until', 'cleaned', 'cleaned_at', 'seen', 'blind')
-local courier = ARGV[3] == '1' and (state[1] == ARGV[1] or now > (tonumber(state[2]) or 0))
+local left = (tonumber(state[2]) or 0) - now
+local another = state[1] ~= ARGV[1] and left >= 0 and left <= tonumber(ARGV[4])
+local courier = ARGV[3] == '1' and not another
 if courier then
     redis.call('HSET', KEYS[1], 'courier', ARGV[1], 'until', now + ARGV[4])
 end
 local oldest = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 local function ago(at)
-    return at and now - at or -1
+    at = tonumber(at)
+    return at and at <= now and now - at or -1
 end
 local blind = ago(state[6])
 return {courier and 1 or 0, state[3] or '0', ago(state[4]), ago(state[5]), redis.call('ZCARD', KEYS[2]),
