@@ -372,6 +372,10 @@ impl<'a> Loading<'a> {
 
     /// Makes an answer of a stored value, if it can be read, is right and is what this flight flies for.
     fn open(&self, found: &Found, sent: Instant) -> Opened {
+        if !found.stamp.iter().all(u8::is_ascii_digit) {
+            self.unreadable("stamp");
+            return Opened::Foreign;
+        }
         let wire = match codec::decode(&self.flight.key, self.policy.schema, &found.bytes) {
             Ok(wire) => wire,
             Err(error) => {

@@ -13,7 +13,7 @@ use super::values::{Keys, ago, counter, field, found, number, text};
 use crate::RemoteError;
 use crate::codec::millis;
 use crate::log::{self, Change, Changed};
-use crate::remote::{Acquired, Beat, Cleaning, Fill, Filled, Found, Mark, Notice, Place, Pulse, Remote, Token};
+use crate::remote::{Acquired, Beat, Cleaning, Fill, Filled, Found, Mark, Notice, Place, Pulse, Remote, Token, Told};
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/acquire.lua")));
 static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/fill.lua")));
@@ -89,10 +89,11 @@ impl RedisRemote {
                 Changed::Kind(slot) => slots.push(counter(slot)),
             }
         }
-        call.arg(cleaning.courier).arg(if last { cleaning.to } else { 0 }).arg(millis(cleaning.ago));
+        call.arg(cleaning.courier).arg(if last { cleaning.to } else { 0 }).arg(cleaning.read_at);
         call.arg(if cleaning.all { generation() } else { 0 }).arg(slots.join(",")).arg(generation());
-        let told = if cleaning.tell && !changes.is_empty() { log::encode(changes) } else { Bytes::new() };
-        call.arg(&told[..]).arg(BUS_LENGTH).arg(millis(BUS_LIFE)).arg(versions);
+        let told = if cleaning.tell.is_some() && !changes.is_empty() { log::encode(changes) } else { Bytes::new() };
+        call.arg(&told[..]).arg(BUS_LENGTH).arg(millis(BUS_LIFE));
+        call.arg(cleaning.tell.map_or_else(String::new, |from| from.to_string())).arg(cleaning.done).arg(versions);
         self.redis.script(&call).await
     }
 }
@@ -180,17 +181,22 @@ impl Remote for RedisRemote {
         let keys = self.keys.load_full();
         let mut call = PULSE.prepare_invoke();
         call.key(keys.state()).key(keys.replicas());
-        call.arg(pulse.replica).arg(millis(pulse.behind)).arg(u8::from(pulse.sees)).arg(millis(COURIER));
-        call.arg(generation()).arg(millis(STATE_LIFE)).arg(millis(SILENT));
+        call.arg(pulse.replica).arg(pulse.told).arg(u8::from(pulse.sees)).arg(pulse.read).arg(millis(COURIER));
+        call.arg(generation()).arg(millis(STATE_LIFE)).arg(millis(SILENT)).arg(millis(LEFT));
+        call.arg(u8::from(pulse.blind));
         let answer: Vec<Value> = self.redis.script(&call).await?;
+        let told = Told { from: number(answer.get(9)), to: number(answer.get(10)) };
         Ok(Beat {
-            courier: number(answer.first()) == 1,
-            cleaned: number(answer.get(1)),
-            cleaned_ago: ago(answer.get(2)),
-            seen_ago: ago(answer.get(3)),
-            replicas: usize::try_from(number(answer.get(4))).unwrap_or(0),
-            oldest: ago(answer.get(5)).unwrap_or_default(),
-            blind: number(answer.get(6)) == 1,
+            now: number(answer.first()),
+            courier: number(answer.get(1)) == 1,
+            cleaned: number(answer.get(2)),
+            cleaned_ago: ago(answer.get(3)),
+            watched: number(answer.get(4)) == 1,
+            furthest: number(answer.get(5)),
+            replicas: usize::try_from(number(answer.get(6))).unwrap_or(0),
+            oldest: ago(answer.get(7)).unwrap_or(SILENT),
+            blind: number(answer.get(8)) == 1,
+            told: (told.to > 0).then_some(told),
         })
     }
 
@@ -204,10 +210,10 @@ impl Remote for RedisRemote {
         self.clean_some(cleaning, rest, true).await
     }
 
-    async fn leave(&self, replica: Token) -> Result<(), RemoteError> {
+    async fn leave(&self, replica: Token, sees: bool) -> Result<(), RemoteError> {
         let keys = self.keys.load_full();
         let mut call = LEAVE.prepare_invoke();
-        call.key(keys.state()).key(keys.replicas()).arg(replica).arg(millis(LEFT));
+        call.key(keys.state()).key(keys.replicas()).arg(replica).arg(u8::from(sees));
         self.redis.script(&call).await
     }
 }

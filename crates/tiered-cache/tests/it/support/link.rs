@@ -10,8 +10,9 @@ use tiered_cache::{
 };
 use tokio::time::Instant;
 
+use super::space::{Space, Step};
 use super::way::{Does, Down, Lost, Way};
-use super::world::{Space, Step, World};
+use super::world::World;
 
 const BLOCK: Duration = Duration::from_millis(100);
 
@@ -129,7 +130,7 @@ impl Remote for Link {
     }
 
     async fn fill(&self, place: Place, token: Token, fill: Fill) -> Result<Filled, RemoteError> {
-        let fill = move |space: &mut Space, step: Step<'_>| space.fill(place, token, fill, step);
+        let fill = move |space: &mut Space, step: Step<'_>| space.fill(place, token, &fill, step);
         self.ask(["fill", "fill/after"], Does::Write, fill).await?
     }
 
@@ -155,12 +156,12 @@ impl Remote for Link {
 
     async fn clean(&self, cleaning: &Cleaning) -> Result<(), RemoteError> {
         let cleaning = cleaning.clone();
-        let clean = move |space: &mut Space, step: Step<'_>| space.clean(&cleaning, step);
+        let clean = move |space: &mut Space, _: Step<'_>| space.clean(&cleaning);
         self.ask(["clean", "clean/after"], Does::Write, clean).await
     }
 
-    async fn leave(&self, replica: Token) -> Result<(), RemoteError> {
-        self.ask(["leave", "leave/after"], Does::Write, move |space, step| space.leave(replica, step)).await
+    async fn leave(&self, replica: Token, sees: bool) -> Result<(), RemoteError> {
+        self.ask(["leave", "leave/after"], Does::Write, move |space, step| space.leave(replica, sees, step)).await
     }
 }
 

@@ -36,9 +36,22 @@ struct Entry {
     before: Row,
 }
 
+/// What became of a commit of the row.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    pub row: Row,
+    pub at: Instant,
+    /// When the first reader of the log saw it.
+    pub seen: Option<Instant>,
+    pub lost: Option<Instant>,
+    /// When the first reader of the log saw that.
+    pub missed: Option<Instant>,
+}
+
 struct Data {
     row: Row,
     serials: u64,
+    commits: Vec<Commit>,
     identity: u64,
     entries: Vec<Entry>,
     pruned: usize,
@@ -60,6 +73,7 @@ impl Log {
         let data = Data {
             row: Row { version: 1, serial: 1 },
             serials: 1,
+            commits: Vec::new(),
             identity: 1,
             entries: Vec::new(),
             pruned: 0,
@@ -106,6 +120,9 @@ impl Log {
         let left = data.entries.len().saturating_sub(lost).max(data.pruned);
         if let Some(lost) = data.entries.split_off(left).first() {
             data.row = lost.before;
+            let (serial, now) = (lost.before.serial, Instant::now());
+            let lost = data.commits.iter_mut().filter(|commit| commit.row.serial > serial && commit.lost.is_none());
+            lost.for_each(|commit| commit.lost = Some(now));
         }
         data.identity += 1;
         // Sequences go back, too.
@@ -126,6 +143,11 @@ impl Log {
         (0..changes).for_each(|name| data.note(Changed::Key(name), 0));
     }
 
+    /// All that was ever committed.
+    pub fn commits(&self) -> Vec<Commit> {
+        self.lock().commits.clone()
+    }
+
     /// How often it was asked for what is new.
     pub fn asked(&self) -> u64 {
         self.asked.load(Ordering::SeqCst)
@@ -136,10 +158,22 @@ impl Log {
     }
 }
 
+impl Commit {
+    fn see(&mut self) {
+        let now = Some(Instant::now());
+        if self.lost.is_none() {
+            self.seen = self.seen.or(now);
+        } else {
+            self.missed = self.missed.or(now);
+        }
+    }
+}
+
 impl Data {
     fn change(&mut self, version: u64) -> Row {
         self.serials += 1;
         self.row = Row { version, serial: self.serials };
+        self.commits.push(Commit { row: self.row, at: Instant::now(), seen: None, lost: None, missed: None });
         self.row
     }
 
@@ -243,6 +277,7 @@ impl LogReader for Reader {
         let (name, identity, end) = (self.name, read.0.identity, read.1);
         let drawn = at.ask(["log/draw", "log/after"], move |data| {
             data.readers.insert(name, sent_at);
+            data.commits.iter_mut().for_each(Commit::see);
             (data.identity == identity).then(|| (data.draw(), data.readers()))
         });
         let Some((position, readers)) = drawn.await? else { return Err(Arc::new(SourceDown)) };

@@ -2,6 +2,7 @@
 
 mod link;
 mod log;
+mod space;
 mod way;
 mod world;
 
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use link::Link;
-pub use log::{Log, LogWay, Row};
+pub use log::{Commit, Log, LogWay, Row};
 pub use way::Down;
 pub use world::{Data, World};
 
@@ -143,6 +144,7 @@ impl Source {
 
     /// Commits a new version of the row, as a writer that uses the cache does.
     pub async fn commit(self) -> Result<Committed<u64>, SourceDown> {
+        assert!(!self.mode.borrow().panics, "asked to panic");
         if self.mode.borrow().fails {
             return Err(SourceDown);
         }
@@ -290,13 +292,6 @@ pub async fn until(condition: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("the condition never came true");
-}
-
-/// The same, and how long it took.
-pub async fn time_until(condition: impl Fn() -> bool) -> Duration {
-    let begun = Instant::now();
-    until(condition).await;
-    begun.elapsed()
 }
 
 /// The value of one metric line, 0 when there is none.
