@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tiered_cache::{Kind, Read, Tier};
 use tokio::time::Instant;
 
@@ -117,29 +116,6 @@ async fn two_schemas_share_a_key_and_one_invalidation_reaches_both() {
         }
     }
     assert_eq!(metric(&old.cache, r#"cache_codec_errors_total{cache="user",result="schema"}"#), 0.0);
-}
-
-/// T26
-#[tokio::test(start_paused = true)]
-async fn unreadable_bytes_are_a_miss_and_a_count() {
-    let (world, source) = (World::new(), Source::new());
-    let a = Replica::new(&world, &source).await;
-    a.get().await.unwrap();
-    let changes: [fn(&Bytes) -> Bytes; 4] = [
-        |bytes| bytes.slice(..bytes.len() / 2),
-        |_| Bytes::new(),
-        |_| Bytes::from_static(b"{\"user\":1}"),
-        |bytes| bytes.iter().map(|byte| byte ^ 1).collect::<Vec<_>>().into(),
-    ];
-    for (n, change) in changes.into_iter().enumerate() {
-        world.corrupt(key(1).hash(), change);
-        let b = Replica::new(&world, &source).await;
-        let hit = b.get().await.unwrap();
-        assert_eq!((hit.tier, hit.entry.version), (Tier::Source, 1));
-        assert_eq!(source.loads(), n + 2);
-        let count = |kind| metric(&b.cache, &format!(r#"cache_codec_errors_total{{cache="user",result="{kind}"}}"#));
-        assert!(count("malformed") + count("checksum") > 0.0);
-    }
 }
 
 /// T26, T27

@@ -13,6 +13,7 @@ mod life;
 mod loads;
 #[cfg(feature = "all-tests")]
 mod memcached;
+mod model;
 mod races;
 mod redis;
 mod support;

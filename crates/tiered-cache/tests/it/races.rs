@@ -240,7 +240,9 @@ async fn a_transaction_that_panicked_removes_nothing_and_says_so() {
     let (world, _source, a, _b) = pair().await;
     a.get().await.unwrap();
 
-    let outcome = a.cache.write(|| async { None::<Result<Committed<()>, ()>>.unwrap() }).await;
+    let dies = a.source.clone();
+    dies.panic(true);
+    let outcome = a.cache.write(|| dies.commit()).await;
 
     assert!(matches!(outcome, Err(WriteError::Panicked)), "{outcome:?}");
     assert_eq!(a.in_l1(), Some(1));

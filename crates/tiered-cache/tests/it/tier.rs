@@ -20,7 +20,7 @@ async fn a_tier_that_refuses_writes_makes_nobody_old() {
     let (world, source, a, b) = pair().await;
     a.get().await.unwrap();
     b.get().await.unwrap();
-    [&a, &b].map(|replica| replica.link.set(Some(Down::ReadOnly)));
+    [&a, &b].into_iter().for_each(|replica| replica.link.set(Some(Down::ReadOnly)));
     for n in 0..6 {
         let version = if n % 2 == 0 { a.put().await } else { source.plain_write().version };
         let written = Instant::now();
@@ -35,7 +35,7 @@ async fn a_tier_that_refuses_writes_makes_nobody_old() {
     assert!(why.contains("NOREPLICAS"), "{why}");
     assert_eq!(metric(&a.cache, r#"cache_breaker_state{tier="l2"}"#), 1.0);
 
-    [&a, &b].map(|replica| replica.link.set(None));
+    [&a, &b].into_iter().for_each(|replica| replica.link.set(None));
     until(|| a.is_well() && b.is_well()).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(b.get().await.unwrap().entry.version, 7);
@@ -48,7 +48,7 @@ async fn a_tier_that_refuses_writes_vouches_for_nobody() {
     let (_world, _source, a, b) = pair().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     b.get().await.unwrap();
-    [&a, &b].map(|replica| replica.link.set(Some(Down::ReadOnly)));
+    [&a, &b].into_iter().for_each(|replica| replica.link.set(Some(Down::ReadOnly)));
     b.log.cut(Some(Down::Refused));
     let version = a.put().await;
     b.keeps_the_promise(Instant::now(), version, Duration::from_secs(5)).await;
@@ -78,7 +78,7 @@ async fn an_isolated_old_tier_makes_its_last_user_no_older() {
     a.get().await.unwrap();
     b.get().await.unwrap();
     let promoted = world.copy();
-    [&a, &c].map(|replica| replica.link.lead_to(&promoted));
+    [&a, &c].into_iter().for_each(|replica| replica.link.lead_to(&promoted));
     for n in 0..8 {
         let version = if n % 2 == 0 { a.put().await } else { source.plain_write().version };
         b.keeps_the_promise(Instant::now(), version, Duration::from_millis(1_500)).await;
@@ -125,11 +125,11 @@ async fn a_tier_that_was_left_alone_for_longer_than_anybody_remembers_is_given_u
     for rest in [1, 5, 20, 400] {
         let (world, source, a, b) = pair().await;
         a.get().await.unwrap();
-        [&a, &b].map(|replica| replica.link.set(Some(Down::Refused)));
+        [&a, &b].into_iter().for_each(|replica| replica.link.set(Some(Down::Refused)));
         let version = source.plain_write().version;
         tokio::time::sleep(Duration::from_secs(rest)).await;
         assert!(world.has_value(key(1).hash()));
-        [&a, &b].map(|replica| replica.link.set(None));
+        [&a, &b].into_iter().for_each(|replica| replica.link.set(None));
         let c = Replica::new(&world, &source).await;
         for replica in [&c, &b, &a] {
             replica.keeps_the_promise(Instant::now() - Duration::from_secs(2), version, Duration::from_secs(3)).await;
@@ -166,7 +166,8 @@ async fn a_frozen_tier_costs_a_few_requests_their_deadline_and_is_used_again() {
 /// Anything may stand there: it is a miss, removed and counted, and asked for a few times only.
 #[tokio::test(start_paused = true)]
 async fn unreadable_values_are_removed_and_counted_and_cause_no_loop() {
-    let changes: [(&str, fn(&Bytes) -> Bytes); 7] = [
+    type Change = fn(&Bytes) -> Bytes;
+    let changes: [(&str, Change); 7] = [
         ("half of it", |bytes| bytes.slice(..bytes.len() / 2)),
         ("nothing", |_| Bytes::new()),
         ("less than a stamp", |_| Bytes::from_static(b"short")),
