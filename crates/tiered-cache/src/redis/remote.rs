@@ -79,23 +79,29 @@ impl RedisRemote {
         let keys = self.keys.load_full();
         let mut call = CLEAN.prepare_invoke();
         call.key(keys.state()).key(keys.bus());
-        let (mut slots, mut versions) = (Vec::new(), Vec::new());
-        for change in changes {
-            match change.what {
-                Changed::Key(hash) => {
-                    call.key(keys.values(hash)).key(keys.lease(hash)).key(keys.mark(hash));
-                    versions.push(change.version);
-                }
-                Changed::Kind(slot) => slots.push(counter(slot)),
-            }
-        }
+        let (slots, versions) = name(&mut call, &keys, changes);
         call.arg(cleaning.courier).arg(if last { cleaning.to } else { 0 }).arg(cleaning.read_at);
-        call.arg(if cleaning.all { generation() } else { 0 }).arg(slots.join(",")).arg(generation());
+        call.arg(if cleaning.all { generation() } else { 0 }).arg(slots).arg(generation());
         let told = if cleaning.tell.is_some() && !changes.is_empty() { log::encode(changes) } else { Bytes::new() };
         call.arg(&told[..]).arg(BUS_LENGTH).arg(millis(BUS_LIFE));
         call.arg(cleaning.tell.map_or_else(String::new, |from| from.to_string())).arg(cleaning.done).arg(versions);
         self.redis.script(&call).await
     }
+}
+
+/// Names the keys of what changed to a script; gives the counters of whole kinds, with commas, and the versions of the rest.
+fn name(call: &mut ScriptInvocation<'_>, keys: &Keys, changes: &[Change]) -> (String, Vec<u64>) {
+    let (mut slots, mut versions) = (Vec::new(), Vec::new());
+    for change in changes {
+        match change.what {
+            Changed::Key(hash) => {
+                call.key(keys.values(hash)).key(keys.lease(hash)).key(keys.mark(hash));
+                versions.push(change.version);
+            }
+            Changed::Kind(slot) => slots.push(counter(slot)),
+        }
+    }
+    (slots.join(","), versions)
 }
 
 fn lease(token: Token) -> String {
@@ -167,13 +173,9 @@ impl Remote for RedisRemote {
         let keys = self.keys.load_full();
         let mut call = INVALIDATE.prepare_invoke();
         call.key(keys.state()).key(keys.bus());
-        for change in &*notice.changes {
-            if let Changed::Key(hash) = change.what {
-                call.key(keys.values(hash)).key(keys.lease(hash)).key(keys.mark(hash));
-            }
-        }
+        let (slots, _) = name(&mut call, &keys, &notice.changes);
         call.arg(notice.origin).arg(&log::encode(&notice.changes)[..]).arg(&notice.cause);
-        call.arg(BUS_LENGTH).arg(millis(BUS_LIFE));
+        call.arg(BUS_LENGTH).arg(millis(BUS_LIFE)).arg(slots).arg(generation());
         self.redis.script(&call).await
     }
 

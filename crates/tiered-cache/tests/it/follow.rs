@@ -136,8 +136,11 @@ async fn a_value_read_before_the_log_began_anew_is_stored_nowhere_after_it() {
     source.read().await;
     source.log.begin_anew(1);
     until(|| forgotten(&b) == 2.0).await;
+    let after = b.begin();
+    until(|| source.loads() == 2).await;
     source.open();
 
+    assert_eq!(after.await.unwrap().unwrap().entry.version, 1, "it didn't join the load from before");
     let old = reader.await.unwrap().unwrap();
 
     assert_eq!((old.entry.version, old.stored), (2, false));
@@ -240,6 +243,24 @@ async fn a_replica_that_hears_nothing_may_be_told_to_serve_what_it_has_and_marks
     b.log.cut(None);
     until(|| b.is_open()).await;
     assert!(b.get().await.is_err(), "and when it hears of the write, it is gone");
+}
+
+/// What was committed after a read's state was fixed may be missing in an answer that comes later.
+#[tokio::test(start_paused = true)]
+async fn a_read_of_the_log_counts_from_when_it_was_sent() {
+    let source = Source::new();
+    let b = Replica::alone(&source).await;
+    b.get().await.unwrap();
+    b.log.way().shut("log/after");
+    b.log.way().arrived("log/after").await;
+    let version = source.plain_write().version;
+    let written = Instant::now();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    b.log.way().open("log/after");
+    tokio::task::yield_now().await;
+    b.log.way().refuse("log", true);
+    b.has_nothing_old(written, version, Duration::from_secs(2)).await;
+    assert!(!b.is_open());
 }
 
 /// Only what one load takes: the load was begun when the fence was open.

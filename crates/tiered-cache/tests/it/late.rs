@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tiered_cache::Tier;
+use tiered_cache::{Change, Changed, Tier};
 use tokio::time::Instant;
 
-use crate::support::{Down, Replica, Source, World, key, until};
+use crate::support::{Down, Replica, Source, World, key, told_by_the_bus, until};
 
 async fn pair() -> (World, Source, Replica, Replica) {
     let (world, source) = (World::new(), Source::new());
@@ -95,4 +95,28 @@ async fn what_the_tier_could_not_be_told_is_told_as_soon_as_it_can_be() {
 
     assert_eq!(world.notices(), before + 1, "all at once");
     assert!(!world.has_value(key(1).hash()));
+}
+
+/// What is more than can be kept is told as a change of everything, which the tier must forget, too.
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_has_more_to_tell_than_it_keeps_makes_everything_forgotten() {
+    let (world, source, a, b) = pair().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    a.get().await.unwrap();
+    // Nobody can read the log, so all hangs on what the writer tells.
+    [&a, &b].into_iter().for_each(|replica| replica.log.cut(Some(Down::Refused)));
+    a.link.set(Some(Down::Refused));
+    for _ in 0..1_001 {
+        a.put().await;
+    }
+    let (version, before) = (source.log.row().version, world.notices());
+    a.link.set(None);
+    until(|| world.notices() > before && b.is_open()).await;
+    // Longer than anybody remembers it.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    world.say(&[Change { what: Changed::Key(key(2).hash()), version: 0 }]);
+    told_by_the_bus().await;
+
+    assert!(b.is_open());
+    assert_eq!(b.get().await.unwrap().entry.version, version);
 }

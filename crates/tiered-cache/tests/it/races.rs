@@ -111,20 +111,22 @@ async fn another_replicas_invalidation_detaches_the_load_from_before() {
 /// T03, through the log
 #[tokio::test(start_paused = true)]
 async fn a_write_that_only_the_log_tells_of_detaches_the_load_from_before() {
-    let source = Source::new();
-    let a = Replica::alone(&source).await;
-    source.shut();
-    let before = a.begin();
-    source.read().await;
-    source.plain_write();
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    let after = a.begin();
-    until(|| source.loads() == 2).await;
-    source.open();
+    for write in [Source::plain_write, Source::plain_write_all] {
+        let source = Source::new();
+        let a = Replica::alone(&source).await;
+        source.shut();
+        let before = a.begin();
+        source.read().await;
+        write(&source);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        let after = a.begin();
+        until(|| source.loads() == 2).await;
+        source.open();
 
-    assert_eq!(before.await.unwrap().unwrap().entry.version, 1);
-    assert_eq!(after.await.unwrap().unwrap().entry.version, 2);
-    assert_eq!(a.in_l1(), Some(2));
+        assert_eq!(before.await.unwrap().unwrap().entry.version, 1);
+        assert_eq!(after.await.unwrap().unwrap().entry.version, 2);
+        assert_eq!(a.in_l1(), Some(2));
+    }
 }
 
 /// T09

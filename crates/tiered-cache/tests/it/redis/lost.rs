@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tiered_cache::TieredCache;
+use devkit::{Fault, FaultProxy};
+use tiered_cache::{Committed, Tier, TieredCache};
 
 use super::{Site, commands, connect_patiently, gaps, is_used, raw, the_key};
 use crate::support::{Down, key, policy, until};
@@ -155,4 +156,49 @@ async fn a_replica_that_went_to_another_redis_is_missed_on_the_first() {
     let (version, written) = (site.put(&moved).await, Instant::now());
     site.keeps_the_bound(&[&a, &b, &moved], written, version).await;
     assert!(!a.health().fence_open && !b.health().fence_open);
+}
+
+/// With the database gone for all, the one that read furthest tells the others what they haven't read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_one_replica_has_read_of_the_log_is_told_to_the_others() {
+    let (server, site) = (devkit::Redis::start().await.unwrap(), Site::new());
+    let ways = [site.source.log.way(), site.source.log.way()];
+    let a = site.cache_of(connect_patiently(server.url()), ways[0].clone()).await;
+    let b = site.cache_of(connect_patiently(server.url()), ways[1].clone()).await;
+    goes_on(&site, &a, &b).await;
+    site.get(&a).await;
+    site.get(&b).await;
+    ways[1].cut(Some(Down::Refused));
+    let (version, written) = (site.source.plain_write().version, Instant::now());
+    until(|| a.peek(&key(1), &policy()).is_none()).await;
+    ways[0].cut(Some(Down::Refused));
+    let old = || b.peek(&key(1), &policy()).is_some_and(|hit| hit.entry.version < version);
+    while written.elapsed() < Duration::from_secs(5) {
+        let begun = written.elapsed();
+        assert!(!old() || begun < super::BOUND, "{begun:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    until(|| b.health().fence_open).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_has_more_to_tell_than_it_keeps_makes_redis_forget_everything() {
+    let (server, site) = (devkit::Redis::start().await.unwrap(), Site::new());
+    let proxy = FaultProxy::start(server.address()).await.unwrap();
+    let (a, b) = (site.cache(format!("redis://{}", proxy.addr())).await, site.cache(server.url()).await);
+    site.get(&b).await;
+    let state = the_key(&server, ":state").await;
+    proxy.set(Fault::Refuse);
+    proxy.cut();
+    until(|| a.health().unfit.is_some()).await;
+    let changed: Vec<_> = (100..1_101).map(|id| (key(id), 7)).collect();
+    let commit = || async { Ok::<_, std::convert::Infallible>(Committed { value: (), changed }) };
+    a.write(commit).await.unwrap();
+    proxy.set(Fault::None);
+    until(|| is_used(&a)).await;
+
+    let counters: Vec<String> = raw(&server, &["HKEYS", &state]).await;
+    assert_eq!(counters.iter().filter(|field| field.starts_with('g')).count(), 64, "{counters:?}");
+    until(|| b.peek(&key(1), &policy()).is_none()).await;
+    assert_eq!(site.get(&b).await.tier, Tier::Source, "what is stored isn't found any more");
 }

@@ -214,10 +214,13 @@ impl Space {
 
     pub(super) fn invalidate(&mut self, notice: &Notice) {
         for change in &*notice.changes {
-            if let Changed::Key(hash) = change.what {
-                self.values.remove(&hash);
-                self.leases.remove(&hash);
-                self.marks.remove(&hash);
+            match change.what {
+                Changed::Key(hash) => {
+                    self.values.remove(&hash);
+                    self.leases.remove(&hash);
+                    self.marks.remove(&hash);
+                }
+                Changed::Kind(slot) => drop(self.state.counters.insert(slot, draw())),
             }
         }
         self.tell(notice.clone());
