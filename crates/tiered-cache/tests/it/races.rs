@@ -293,6 +293,25 @@ async fn a_write_is_applied_once() {
     assert_eq!(a.get().await.unwrap().tier, Tier::L2);
 }
 
+/// A load that was begun after a write isn't given up when the log tells of that write.
+#[tokio::test(start_paused = true)]
+async fn a_load_from_after_a_write_is_stored_though_the_log_tells_of_the_write_meanwhile() {
+    let source = Source::new();
+    let a = Replica::alone(&source).await;
+    a.log.way().shut("log");
+    a.log.way().arrived("log").await;
+    a.put().await;
+    source.shut();
+    let reader = a.begin();
+    source.read().await;
+    a.log.way().open("log");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    source.open();
+
+    assert!(reader.await.unwrap().unwrap().stored);
+    assert_eq!((a.in_l1(), source.loads()), (Some(2), 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn things_without_versions_are_removed_whenever_they_change() {
     let (world, source, a, b) = pair().await;
