@@ -1,7 +1,7 @@
 //! L3 on a real memcached.
 
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tiered_cache::{Read, Tier, TieredCache};
 
@@ -98,14 +98,33 @@ async fn a_copy_is_used_for_as_long_as_redis_has_its_mark() {
     assert_eq!(copied, Tier::L3);
 
     let a = replica().await;
+    let marks = async || keys(&redis, ":m:").await.len();
+    assert_eq!(marks().await, 1);
     site.put(&a).await;
+    assert_eq!(marks().await, 0);
     let found = finds().await;
     assert_eq!((found.tier, found.entry.version), (Tier::Source, 2));
     let (version, written) = (site.source.plain_write().version, Instant::now());
+    let gone = async || marks().await == 0;
+    devkit::wait_until("the courier removes the mark", Duration::from_secs(60), gone).await.unwrap();
     site.keeps_the_bound(&[&a], written, version).await;
     assert_eq!(finds().await.entry.version, version);
 
     let _: () = raw(&redis, &["FLUSHALL"]).await;
     until(|| is_used(&a)).await;
     assert_eq!(finds().await.tier, Tier::Source);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_from_before_everything_was_forgotten_vouches_for_nothing() {
+    let redis = devkit::Redis::start().await.unwrap();
+    let _: () = raw(&redis, &["HSET", "state", "id", "1", "g1", "5"]).await;
+    let acquire = include_str!("../../src/redis/lua/acquire.lua");
+    for (generation, vouches) in [("1.5", "77"), ("1.4", "0"), ("2.5", "0")] {
+        let _: () = raw(&redis, &["DEL", "lease"]).await;
+        let _: () = raw(&redis, &["SET", "mark", &format!("77 {generation}")]).await;
+        let call = ["EVAL", acquire, "4", "state", "values", "lease", "mark", "7", "2000", "s1", "", "g1"];
+        let (_, _, _, copy): (String, u64, String, String) = raw(&redis, &call).await;
+        assert_eq!(copy, vouches, "{generation}");
+    }
 }

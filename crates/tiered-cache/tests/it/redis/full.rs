@@ -91,6 +91,43 @@ async fn a_redis_that_was_full_before_the_start_keeps_its_limit_and_is_used_when
     site.fills(&a).await;
 }
 
+/// What follows a script's first write is let through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_script_begins_with_a_write_that_a_full_redis_refuses() {
+    let server = devkit::Redis::start().await.unwrap();
+    let _: () = raw(&server, &["HSET", "state", "id", "1", "courier", "7"]).await;
+    let _: () = raw(&server, &["SET", "held", "7 1."]).await;
+    limit(&server, "noeviction").await;
+    fill(&server).await;
+    let four = ["4", "state", "values", "lease", "mark"];
+    let held = ["4", "state", "values", "held", "mark"];
+    let two = ["2", "state", "other"];
+    let five = ["5", "state", "bus", "values", "lease", "mark"];
+    let calls: [(&str, &[&str], &[&str]); 6] = [
+        (include_str!("../../../src/redis/lua/acquire.lua"), &four, &["7", "2000", "s1", "", "g1"]),
+        (include_str!("../../../src/redis/lua/invalidate.lua"), &five, &["7", "changes", "", "100", "1000"]),
+        (
+            include_str!("../../../src/redis/lua/clean.lua"),
+            &five,
+            &["7", "5", "1", "0", "", "3", "told", "9", "99", "0"],
+        ),
+        (include_str!("../../../src/redis/lua/pulse.lua"), &two, &["8", "0", "1", "2000", "3", "1000", "1000"]),
+        (include_str!("../../../src/redis/lua/leave.lua"), &two, &["7", "1000"]),
+        (include_str!("../../../src/redis/lua/fill.lua"), &held, &["7", "s1", "entry", "1000", "1", "g1", "5", "1000"]),
+    ];
+    for (text, keys, args) in calls {
+        let call = [&["EVAL", text], keys, args].concat();
+        let refused = super::ask::<redis::Value>(&server.url(), &call).await.unwrap_err();
+        assert_eq!(refused.code(), Some("OOM"), "{text}");
+    }
+    empty(&server).await;
+    for (text, keys, args) in calls {
+        let _: redis::Value = raw(&server, &[&["EVAL", text], keys, args].concat()).await;
+    }
+    let stored: Vec<String> = raw(&server, &["HKEYS", "values"]).await;
+    assert_eq!(stored, ["s1", "generation", "version"], "with room each comes to its end");
+}
+
 /// Whatever is pushed out: values, leases, marks, the state, the bus.
 async fn under_pressure(pushes: &str) {
     let (server, site) = (devkit::Redis::start().await.unwrap(), Site::new());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use devkit::{Fault, FaultProxy};
 use tiered_cache::{Committed, Tier, TieredCache};
 
-use super::{Site, commands, connect_patiently, gaps, is_used, raw, the_key};
+use super::{Site, commands, connect_patiently, gaps, is_used, keys, raw, the_key};
 use crate::support::{Down, key, policy, until};
 
 /// Someone writes by Redis and someone past it, and everybody keeps the promise.
@@ -70,14 +70,41 @@ async fn the_state_or_the_bus_alone_may_be_lost_and_nothing_runs_in_circles() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn entries_that_were_trimmed_before_they_were_read_are_noticed() {
+async fn what_the_bus_lost_is_noticed_by_each_of_its_signs() {
     let (server, site) = (devkit::Redis::start().await.unwrap(), Site::new());
     let (a, b) = (site.cache(server.url()).await, site.cache(server.url()).await);
-    goes_on(&site, &a, &b).await;
+    let (state, bus) = (the_key(&server, ":state").await, the_key(&server, ":bus").await);
+    let signs: [(&[&str], &str); 4] = [
+        (&["HINCRBY", &state, "sequence", "3"], "trimmed"),
+        (&["HINCRBY", &state, "sequence", "-2"], "failover"),
+        (&["HSET", &state, "id", "123"], "reset"),
+        (&["XTRIM", &bus, "MAXLEN", "0"], "failover"),
+    ];
+    for (loss, sign) in signs {
+        goes_on(&site, &a, &b).await;
+        super::hears_the_bus(&b).await;
+        let before = gaps(&b, sign);
+        let _: redis::Value = raw(&server, loss).await;
+        if loss[0] == "XTRIM" {
+            // Who goes on reading has lost nothing. Who comes back can't tell.
+            let _: u64 = raw(&server, &["CLIENT", "KILL", "TYPE", "normal"]).await;
+        }
+        until(|| gaps(&b, sign) > before).await;
+    }
+}
+
+/// A clock that was set back, perhaps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_courier_whose_time_never_ends_is_replaced() {
+    let (server, site) = (devkit::Redis::start().await.unwrap(), Site::new());
+    let a = site.cache(server.url()).await;
     let state = the_key(&server, ":state").await;
-    let before = gaps(&b, "trimmed");
-    let _: u64 = raw(&server, &["HINCRBY", &state, "sequence", "3"]).await;
-    until(|| gaps(&b, "trimmed") > before).await;
+    site.get(&a).await;
+    assert_eq!(keys(&server, ":v:").await.len(), 1);
+    let _: u64 = raw(&server, &["HSET", &state, "courier", "1", "until", "9000000000000"]).await;
+    site.source.plain_write();
+    let cleaned = async || keys(&server, ":v:").await.is_empty();
+    devkit::wait_until("the old value is removed", Duration::from_secs(20), cleaned).await.unwrap();
 }
 
 /// As while `REDIS_URL` is changed replica by replica.

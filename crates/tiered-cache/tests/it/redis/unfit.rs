@@ -9,7 +9,7 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::{Site, connect_patiently, is_used, raw, unfit};
+use super::{Site, commands, connect_patiently, is_used, raw, unfit};
 use crate::support::until;
 
 /// The warnings of everything that runs on this thread.
@@ -76,6 +76,12 @@ async fn a_redis_that_refuses_writes_makes_nobody_stale_and_is_told_once_in_its_
         assert!(cache.health().fence_open);
     }
     a_write_is_seen(&site, &a, &b).await;
+    let before = commands(&server).await;
+    for id in 1_000..1_500 {
+        assert_eq!(site.read(&a, id).await.unwrap().tier, Tier::Source);
+    }
+    let asked = commands(&server).await - before;
+    assert!(asked < 500, "it was asked {asked} times for 500 values");
     let told = warnings.all();
     assert_eq!(told.iter().filter(|line| line.contains("NOREPLICAS")).count(), 2, "one of each: {told:#?}");
     assert_eq!(told.len(), 2, "{told:#?}");
@@ -174,10 +180,10 @@ async fn something_of_another_type_in_place_of_the_caches_own_keys_is_told_and_m
         let _: () = raw(&server, &["SET", &its, "something else"]).await;
         a_write_is_seen(&site, &a, &b).await;
         until(|| unfit(&a).contains("another type")).await;
-        let before = super::commands(&server).await;
+        let before = commands(&server).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let commands = super::commands(&server).await - before;
-        assert!(commands < 400, "{commands} commands of two replicas in two seconds");
+        let asked = commands(&server).await - before;
+        assert!(asked < 400, "{asked} commands of two replicas in two seconds");
         let _: () = raw(&server, &["DEL", &its]).await;
         until(|| is_used(&a) && is_used(&b)).await;
         site.fills(&a).await;
