@@ -7,6 +7,8 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local sees = ARGV[3] == '1'
+-- The first write is one that Redis refuses when it is full.
+redis.call('HSETNX', KEYS[1], 'id', ARGV[6])
 -- What comes late doesn't count from now.
 local told = math.min(tonumber(ARGV[2]), now)
 if told > 0 then
@@ -14,7 +16,6 @@ if told > 0 then
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[8])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], 2e13, 2e13 + now - ARGV[8])
-redis.call('HSETNX', KEYS[1], 'id', ARGV[6])
 if sees then
     redis.call('ZADD', KEYS[2], 2e13 + now, 's' .. ARGV[1])
     -- The log can tell again who left: here they'd hide that somebody else gives no pulse.

@@ -105,14 +105,18 @@ async fn each_script_begins_with_a_write_that_a_full_redis_refuses() {
     let five = ["5", "state", "bus", "values", "lease", "mark"];
     let calls: [(&str, &[&str], &[&str]); 6] = [
         (include_str!("../../../src/redis/lua/acquire.lua"), &four, &["7", "2000", "s1", "", "g1"]),
-        (include_str!("../../../src/redis/lua/invalidate.lua"), &five, &["7", "changes", "", "100", "1000"]),
+        (include_str!("../../../src/redis/lua/invalidate.lua"), &five, &["7", "changes", "", "100", "1000", "", "9"]),
         (
             include_str!("../../../src/redis/lua/clean.lua"),
             &five,
-            &["7", "5", "1", "0", "", "3", "told", "9", "99", "0"],
+            &["7", "5", "1", "0", "", "3", "told", "9", "99", "4", "6", "0"],
         ),
-        (include_str!("../../../src/redis/lua/pulse.lua"), &two, &["8", "0", "1", "2000", "3", "1000", "1000"]),
-        (include_str!("../../../src/redis/lua/leave.lua"), &two, &["7", "1000"]),
+        (
+            include_str!("../../../src/redis/lua/pulse.lua"),
+            &two,
+            &["8", "0", "1", "5", "2000", "3", "1000", "1000", "1000", "1"],
+        ),
+        (include_str!("../../../src/redis/lua/leave.lua"), &two, &["7", "0"]),
         (include_str!("../../../src/redis/lua/fill.lua"), &held, &["7", "s1", "entry", "1000", "1", "g1", "5", "1000"]),
     ];
     for (text, keys, args) in calls {
