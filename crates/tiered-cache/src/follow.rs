@@ -133,7 +133,8 @@ impl Follower {
         if blind {
             let vouched = vouched(inner, &beat, sent);
             let mut heard = lock(&inner.heard);
-            heard.vouched = [vouched, heard.vouched[0]];
+            heard.vouched = vouched;
+            heard.vouched_up_to().into_iter().for_each(|up_to| inner.fence.hear(up_to));
         }
         if beat.courier {
             self.clean(inner, remote, &beat).await?;
@@ -202,7 +203,7 @@ fn vouched(inner: &Inner, beat: &Beat, sent: Instant) -> Option<Vouched> {
         return None;
     };
     let up_to = read.min(sent.checked_sub(beat.oldest + TELLING)?);
-    Some(Vouched { up_to, since: Instant::now() })
+    Some(Vouched { up_to, notices: beat.bus })
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {

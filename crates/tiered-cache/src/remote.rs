@@ -127,6 +127,24 @@ pub struct Beat {
     pub oldest: Duration,
     /// Some replica hasn't read the log lately, and lives by what it is told here.
     pub blind: bool,
+    /// The end of the bus.
+    pub bus: Reached,
+}
+
+/// A place on the bus. It is named twice, since servers that took over from each other count alike, and entries are trimmed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// How many notices there were.
+    pub sequence: u64,
+    /// The last one that is still there: when it came by the server's clock, and its number then.
+    pub last: (u64, u64),
+}
+
+impl Reached {
+    /// Who read up to here has read all that there was up to `end`.
+    pub(crate) fn covers(self, end: Self) -> bool {
+        self.sequence >= end.sequence && self.last >= end.last
+    }
 }
 
 /// What of the log was told on the bus.
@@ -222,6 +240,8 @@ pub struct Batch {
     pub gap: Option<Gap>,
     /// False while there is more to read.
     pub caught_up: bool,
+    /// How far all of the bus was read, from where it was joined.
+    pub reached: Reached,
 }
 
 /// What one replica tells all others.

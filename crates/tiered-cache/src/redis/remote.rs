@@ -9,11 +9,13 @@ use bytes::Bytes;
 use redis::{Script, ScriptInvocation, Value};
 
 use super::Redis;
-use super::values::{Keys, ago, counter, field, found, number, text};
+use super::values::{Keys, ago, counter, entry_id, field, found, number, text};
 use crate::RemoteError;
 use crate::codec::millis;
 use crate::log::{self, Change, Changed};
-use crate::remote::{Acquired, Beat, Cleaning, Fill, Filled, Found, Mark, Notice, Place, Pulse, Remote, Token, Told};
+use crate::remote::{
+    Acquired, Beat, Cleaning, Fill, Filled, Found, Mark, Notice, Place, Pulse, Reached, Remote, Token, Told,
+};
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/acquire.lua")));
 static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/fill.lua")));
@@ -182,7 +184,7 @@ impl Remote for RedisRemote {
     async fn pulse(&self, pulse: Pulse) -> Result<Beat, RemoteError> {
         let keys = self.keys.load_full();
         let mut call = PULSE.prepare_invoke();
-        call.key(keys.state()).key(keys.replicas());
+        call.key(keys.state()).key(keys.replicas()).key(keys.bus());
         call.arg(pulse.replica).arg(pulse.told).arg(u8::from(pulse.sees)).arg(pulse.read).arg(millis(COURIER));
         call.arg(generation()).arg(millis(STATE_LIFE)).arg(millis(SILENT)).arg(millis(LEFT));
         call.arg(u8::from(pulse.blind));
@@ -199,6 +201,10 @@ impl Remote for RedisRemote {
             oldest: ago(answer.get(7)).unwrap_or(SILENT),
             blind: number(answer.get(8)) == 1,
             told: (told.to > 0).then_some(told),
+            bus: Reached {
+                sequence: number(answer.get(11)),
+                last: entry_id(std::str::from_utf8(text(answer.get(12))).unwrap_or_default()),
+            },
         })
     }
 

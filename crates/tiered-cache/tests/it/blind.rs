@@ -185,6 +185,22 @@ async fn a_bus_that_is_not_heard_vouches_for_nobody() {
     assert_eq!(b.get().await.unwrap().entry.version, version, "what it missed was replayed");
 }
 
+/// Another server took over, and the connection of the bus is still with the one before.
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_is_read_on_another_server_than_pulses_are_given_to_vouches_for_nobody() {
+    let (world, _source, [a, b]) = replicas().await;
+    b.get().await.unwrap();
+    let promoted = world.copy();
+    a.link.lead_to(&promoted);
+    b.link.lead_requests_to(&promoted);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    b.log.cut(Some(Down::Refused));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let version = a.put().await;
+    b.has_nothing_old(Instant::now(), version, Duration::from_secs(5)).await;
+    assert!(!b.is_open());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_tier_that_nobody_cleans_vouches_for_nobody() {
     let (_world, source, [a, b]) = replicas().await;

@@ -1,6 +1,7 @@
 -- A replica's sign of life. Makes one of those that know the log best the courier, for a while.
 -- KEYS  1 state  2 replicas: by the time at which each had told all; with 1e13 more: those that left, by when they did;
 --       with 2e13 more: those that can read the log, by their last pulse, with an s before their names
+--       3 bus
 -- ARGV  1 replica  2 when it had told all, by this clock in ms (0: it doesn't know that)  3 it can read the log: 1
 --       4 the position it read last  5 ms for a courier  6 a new id of the state  7 life of the state in ms
 --       8 ms after which a silent replica is forgotten  9 and one that left  10 it hasn't read the log lately: 1
@@ -30,7 +31,7 @@ end
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 redis.call('PEXPIRE', KEYS[2], ARGV[7])
 local state = redis.call('HMGET', KEYS[1], 'courier', 'until', 'cleaned', 'cleaned_at', 'blind', 'furthest', 'told_from',
-    'told_to')
+    'told_to', 'sequence')
 local furthest = tonumber(state[6]) or 0
 if tonumber(ARGV[4]) > furthest then
     furthest = tonumber(ARGV[4])
@@ -51,6 +52,8 @@ local function ago(at)
     return at and at <= now and now - at or -1
 end
 local blind = ago(state[5])
+local last = redis.pcall('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
 return {now, courier and 1 or 0, state[3] or '0', ago(state[4]), redis.call('ZCOUNT', KEYS[2], 2e13, '+inf') > 0 and 1 or 0,
     string.format('%.0f', furthest), redis.call('ZCOUNT', KEYS[2], '-inf', '(2e13'), ago(oldest[2]),
-    blind >= 0 and blind < 2000 and 1 or 0, state[7] or '0', state[8] or '0'}
+    blind >= 0 and blind < 2000 and 1 or 0, state[7] or '0', state[8] or '0', state[9] or '0',
+    last[1] and last[1][1] or ''}

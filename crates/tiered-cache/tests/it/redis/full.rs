@@ -102,6 +102,7 @@ async fn each_script_begins_with_a_write_that_a_full_redis_refuses() {
     let four = ["4", "state", "values", "lease", "mark"];
     let held = ["4", "state", "values", "held", "mark"];
     let two = ["2", "state", "other"];
+    let three = ["3", "state", "other", "bus"];
     let five = ["5", "state", "bus", "values", "lease", "mark"];
     let calls: [(&str, &[&str], &[&str]); 6] = [
         (include_str!("../../../src/redis/lua/acquire.lua"), &four, &["7", "2000", "s1", "", "g1"]),
@@ -113,7 +114,7 @@ async fn each_script_begins_with_a_write_that_a_full_redis_refuses() {
         ),
         (
             include_str!("../../../src/redis/lua/pulse.lua"),
-            &two,
+            &three,
             &["8", "0", "1", "5", "2000", "3", "1000", "1000", "1000", "1"],
         ),
         (include_str!("../../../src/redis/lua/leave.lua"), &two, &["7", "0"]),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tiered_cache::{
-    Acquired, Batch, Beat, Bus, Cleaning, Fill, Filled, Found, Gap, Notice, Place, Pulse, Remote, RemoteError, Token,
+    Acquired, Batch, Beat, Bus, Cleaning, Fill, Filled, Found, Gap, Notice, Place, Pulse, Reached, Remote, RemoteError,
+    Token,
 };
 use tokio::time::Instant;
 
@@ -29,6 +30,8 @@ impl From<Lost> for RemoteError {
 #[derive(Clone)]
 pub struct Link {
     to: Arc<Mutex<World>>,
+    /// Where the bus is still read, if not there.
+    old: Arc<Mutex<Option<World>>>,
     identity: Arc<AtomicU64>,
     /// Of the log whose bus was read last.
     heard: Arc<AtomicU64>,
@@ -40,7 +43,7 @@ impl Link {
     pub(super) fn to(world: &World) -> Self {
         let to = Arc::new(Mutex::new(world.clone()));
         let (identity, heard) = (Arc::default(), Arc::default());
-        Self { to, identity, heard, way: Way::default(), bus: Way::default() }
+        Self { to, old: Arc::default(), identity, heard, way: Way::default(), bus: Way::default() }
     }
 
     pub fn bus(&self) -> Box<dyn Bus> {
@@ -50,6 +53,12 @@ impl Link {
     /// Leads to another server from now on.
     pub fn lead_to(&self, world: &World) {
         *self.to.lock().unwrap() = world.clone();
+    }
+
+    /// The same, while the connection of the bus stays with the old one.
+    pub fn lead_requests_to(&self, world: &World) {
+        *self.old.lock().unwrap() = Some(self.world());
+        self.lead_to(world);
     }
 
     pub fn set(&self, down: Option<Down>) {
@@ -185,7 +194,7 @@ struct FakeBus {
 #[async_trait]
 impl Bus for FakeBus {
     async fn next(&mut self) -> Result<Batch, RemoteError> {
-        let world = self.link.world();
+        let world = self.link.old.lock().unwrap().clone().unwrap_or_else(|| self.link.world());
         let identity = self.link.identity.load(Ordering::SeqCst);
         let mut news = world.news.subscribe();
         let sent_at = Instant::now();
@@ -204,8 +213,9 @@ impl Bus for FakeBus {
         }
         let (gap, notices, position) = answer?;
         self.link.heard.store(position.identity, Ordering::SeqCst);
+        let reached = Reached { sequence: position.sequence, last: (position.last.unwrap_or(0), 0) };
         self.position = Some(position);
-        Ok(Batch { sent_at, notices, gap, caught_up: true })
+        Ok(Batch { sent_at, notices, gap, caught_up: true, reached })
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tiered_cache::{
-    Acquired, Beat, Change, Changed, Cleaning, Fill, Filled, Found, Mark, Notice, Place, Pulse, RemoteError, Token,
-    Told,
+    Acquired, Beat, Change, Changed, Cleaning, Fill, Filled, Found, Mark, Notice, Place, Pulse, Reached, RemoteError,
+    Token, Told,
 };
 use tokio::time::Instant;
 
@@ -270,6 +270,7 @@ impl Space {
             replicas: told.len() + left.len(),
             oldest: told.values().min().map_or(Duration::from_millis(SILENT), |at| since(*at)),
             blind: state.blind.is_some_and(|at| now - at < BLIND),
+            bus: Reached { sequence: state.sequence, last: (self.bus.last().map_or(0, |entry| entry.0), 0) },
         }
     }
 
