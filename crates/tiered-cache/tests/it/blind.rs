@@ -286,6 +286,45 @@ async fn a_new_courier_tells_the_blind_what_the_old_one_did_not() {
     }
 }
 
+/// The courier remembers less far back than that.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_heard_nothing_for_longer_than_the_courier_remembers_waits_for_the_log() {
+    let (_world, source, [a, b]) = replicas().await;
+    b.get().await.unwrap();
+    b.log.cut(Some(Down::Refused));
+    b.link.set(Some(Down::Refused));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let version = source.plain_write().version;
+    let written = Instant::now();
+    tokio::time::sleep(Duration::from_secs(28)).await;
+    b.link.set(None);
+    b.has_nothing_old(written, version, Duration::from_secs(5)).await;
+    assert!(!b.is_open());
+    b.log.cut(None);
+    until(|| b.is_open()).await;
+    assert_eq!((b.in_l1(), a.is_open()), (None, true));
+}
+
+/// A position is drawn after the state is fixed: what was committed in between is missing in a read that has a later one.
+#[tokio::test(start_paused = true)]
+async fn what_a_replica_missed_in_its_last_read_counts_from_the_read_before() {
+    let (_world, source, [a, b]) = replicas().await;
+    b.get().await.unwrap();
+    b.log.way().shut("log/seen");
+    b.log.way().arrived("log/seen").await;
+    let version = source.plain_write().version;
+    let written = Instant::now();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    b.log.way().refuse("log", true);
+    b.log.way().open("log/seen");
+    tokio::task::yield_now().await;
+    b.link.set(Some(Down::Refused));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    b.link.set(None);
+    b.has_nothing_old(written, version, Duration::from_secs(5)).await;
+    assert!(!b.is_open() && a.is_open());
+}
+
 /// With the database gone for all, only those who read the last change know of it.
 #[tokio::test(start_paused = true)]
 async fn what_only_some_read_before_the_database_went_down_is_told_to_the_others() {

@@ -256,9 +256,8 @@ async fn a_read_of_the_log_counts_from_when_it_was_sent() {
     let version = source.plain_write().version;
     let written = Instant::now();
     tokio::time::sleep(Duration::from_millis(400)).await;
-    b.log.way().open("log/after");
-    tokio::task::yield_now().await;
     b.log.way().refuse("log", true);
+    b.log.way().open("log/after");
     b.has_nothing_old(written, version, Duration::from_secs(2)).await;
     assert!(!b.is_open());
 }
