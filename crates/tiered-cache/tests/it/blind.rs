@@ -5,7 +5,7 @@ use std::time::Duration;
 use tiered_cache::{Read, Tier};
 use tokio::time::Instant;
 
-use crate::support::{Down, Replica, Source, World, until};
+use crate::support::{Down, Replica, Source, World, key, until};
 
 async fn replicas<const N: usize>() -> (World, Source, [Replica; N]) {
     let (world, source) = (World::new(), Source::new());
@@ -284,6 +284,31 @@ async fn a_new_courier_tells_the_blind_what_the_old_one_did_not() {
         b.has_nothing_old(written, version, Duration::from_secs(6)).await;
         c.has_nothing_old(written, version, Duration::from_millis(1)).await;
     }
+}
+
+/// Another one cleaned the tier meanwhile, when nobody was blind there.
+#[tokio::test(start_paused = true)]
+async fn a_courier_that_comes_back_tells_what_another_cleaned_and_did_not_tell() {
+    let (world, source, [a, b, c]) = replicas().await;
+    b.get().await.unwrap();
+    b.log.cut(Some(Down::Refused));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    [&a, &b].into_iter().for_each(|replica| replica.link.set(Some(Down::Refused)));
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let version = source.plain_write().version;
+    let written = Instant::now();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(!world.has_value(key(1).hash()));
+    c.link.set(Some(Down::Refused));
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    b.link.set(None);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    a.link.set(None);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    c.link.set(None);
+
+    b.has_nothing_old(written, version, Duration::from_secs(5)).await;
+    assert!(b.is_open());
 }
 
 /// The courier remembers less far back than that.
