@@ -292,6 +292,23 @@ async fn the_fence_keeps_stale_values_in_too() {
     assert!(b.get().await.is_err(), "nobody knows whether it was invalidated since");
 }
 
+/// It was open when the load began that the stale value was to stand in for.
+#[tokio::test(start_paused = true)]
+async fn a_fence_that_shuts_during_a_load_keeps_its_stale_value_in() {
+    let (_world, source, _a, mut b) = pair().await;
+    (b.policy.l2_ttl, b.policy.soft_timeout) = (Duration::from_secs(10), Duration::from_secs(10));
+    b.get().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    source.slow(Duration::from_secs(2));
+    source.fail(true);
+    let reader = b.begin();
+    until(|| source.loads() == 2).await;
+    b.link.set(Some(Down::Refused));
+    b.log.cut(Some(Down::Refused));
+    source.plain_write();
+    assert!(reader.await.unwrap().is_err());
+}
+
 /// Values stored while nothing was heard wait for the log to say whether they are right.
 #[tokio::test(start_paused = true)]
 async fn a_value_loaded_by_a_deaf_replica_goes_when_the_log_tells_of_a_later_write() {
