@@ -4,6 +4,7 @@
 
 mod blind;
 mod bus;
+mod courier;
 mod failover;
 mod follow;
 mod keys;

@@ -278,6 +278,30 @@ impl Replica {
     }
 }
 
+/// Replicas of one source on one tier, which all know of each other and aren't in step.
+pub async fn replicas<const N: usize>() -> (World, Source, [Replica; N]) {
+    let (world, source) = (World::new(), Source::new());
+    let mut all = Vec::new();
+    for _ in 0..N {
+        // Not in step.
+        tokio::time::sleep(Duration::from_millis(170)).await;
+        all.push(Replica::new(&world, &source).await);
+    }
+    // Each has counted all by then.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    (world, source, all.try_into().unwrap_or_else(|_| panic!("as many as were made")))
+}
+
+/// How long the fence was shut within some time.
+pub async fn shut(replica: &Replica, time: Duration) -> Duration {
+    let (end, mut shut, step) = (Instant::now() + time, Duration::ZERO, Duration::from_millis(5));
+    while Instant::now() < end {
+        tokio::time::sleep(step).await;
+        shut += if replica.is_open() { Duration::ZERO } else { step };
+    }
+    shut
+}
+
 /// Long enough for the bus, and too short for the log.
 pub async fn told_by_the_bus() {
     tokio::time::sleep(Duration::from_millis(60)).await;
