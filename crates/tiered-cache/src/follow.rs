@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::RemoteError;
+use crate::codec::millis;
 use crate::flight::lock;
 use crate::inner::{Inner, Vouched};
 use crate::log::{ChangeLog, LogRead};
@@ -16,9 +17,11 @@ use crate::remote::{Beat, Cleaning, Pulse, Remote};
 /// beside it, often enough that the shared tier vouches before the fence is shut.
 const DUE: Duration = Duration::from_millis(550);
 const PULSE: Duration = Duration::from_millis(150);
+/// A question of a pulse that takes longer is given up, however patient the shared tier is: the log is to be read meanwhile.
+const ANSWER: Duration = Duration::from_millis(250);
 /// After a failure that may come at once.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A replica that saw the log this long ago still sees it.
+/// A replica that read the log this long ago lives by it still.
 const SIGHT: Duration = Duration::from_millis(600);
 /// How long the log and the shared tier are given to note that this replica ends.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -30,10 +33,12 @@ struct Follower {
     identity: Option<u64>,
     /// What this replica last cleaned the shared tier up to, and the last read of the log that was part of it.
     cleaned: Option<(u64, u64)>,
-    /// Some replica lived by the bus at the last pulse.
-    blind: bool,
-    /// Since when this replica itself can't read the log, as far as others know.
-    blind_since: Option<Instant>,
+    /// The position from which on this replica, as the courier, has told the blind all that the log says.
+    telling: Option<u64>,
+    /// Some replica can't read the log: pulses are given more often.
+    hurry: bool,
+    /// What the shared tier's clock said last, and when that was heard.
+    clock: Option<(u64, Instant)>,
 }
 
 pub(crate) async fn follow(inner: Weak<Inner>, log: Arc<dyn ChangeLog>) {
@@ -42,22 +47,24 @@ pub(crate) async fn follow(inner: Weak<Inner>, log: Arc<dyn ChangeLog>) {
     let Some(stop) = inner.upgrade().map(|inner| inner.stop.clone()) else { return };
     while stop.run_until_cancelled(follower.turn(&inner, &mut *reader)).await == Some(true) {}
     let farewell = async {
-        reader.leave().await;
         if let Some(inner) = inner.upgrade()
             && let Some(remote) = &inner.remote
+            && inner.tell_the_rest().await.is_ok()
         {
-            drop(remote.leave(inner.replica).await);
+            drop(remote.leave(inner.replica, inner.log_state.is_well()).await);
         }
     };
-    // In vain where the source is down: then it forgets this replica by itself.
-    drop(tokio::time::timeout(FAREWELL, farewell).await);
+    // One may be down while the other isn't. The log forgets a replica by itself, too.
+    drop(tokio::time::timeout(FAREWELL, async { tokio::join!(farewell, reader.leave()) }).await);
 }
 
 impl Follower {
     /// One read of the log and what follows from it; false when the cache is gone.
     async fn turn(&mut self, inner: &Weak<Inner>, reader: &mut dyn crate::log::LogReader) -> bool {
         let mut next = reader.next();
-        let mut pulse = tokio::time::interval_at(Instant::now() + DUE, PULSE);
+        // What a blind one is told by others counts from their pulses.
+        let first = if self.hurry { PULSE } else { DUE };
+        let mut pulse = tokio::time::interval_at(Instant::now() + first, PULSE);
         let read = loop {
             tokio::select! {
                 read = &mut next => break read,
@@ -106,55 +113,71 @@ impl Follower {
 
     async fn pulse(&mut self, inner: &Arc<Inner>) {
         let (Some(remote), Some(_)) = (&inner.remote, self.identity) else { return };
-        let heard = inner.heard();
-        let sent = Instant::now();
-        let sees = heard.log.is_some_and(|log| sent.saturating_duration_since(log) < SIGHT);
         let outcome = match inner.tell_the_rest().await {
-            Ok(()) => self.beat(inner, &**remote, sees).await,
+            Ok(()) => within(self.beat(inner, &**remote)).await,
             Err(error) => Err(error),
         };
         inner.remote_state.note(&outcome);
     }
 
-    async fn beat(&mut self, inner: &Inner, remote: &dyn Remote, sees: bool) -> Result<(), RemoteError> {
+    async fn beat(&mut self, inner: &Inner, remote: &dyn Remote) -> Result<(), RemoteError> {
         let sent = Instant::now();
-        let behind = inner.untold.behind(sent);
-        let beat = remote.pulse(Pulse { replica: inner.replica, behind, sees }).await?;
-        if sees {
-            self.blind_since = None;
-        } else {
-            let since = *self.blind_since.get_or_insert(sent);
-            lock(&inner.heard).vouched = vouched(inner, &beat, sent, since);
+        // One whose read isn't answered yet may still see what the others can't.
+        let sees = inner.log_state.is_well();
+        let blind = !sees || inner.heard().log.is_none_or(|log| log.elapsed() >= SIGHT);
+        let told = self.by_its_clock(sent).saturating_sub(millis(inner.untold.behind(sent)));
+        let read = inner.recent.reached().1;
+        let beat = remote.pulse(Pulse { replica: inner.replica, told, sees, blind, read }).await?;
+        self.clock = Some((beat.now, Instant::now()));
+        self.hurry = beat.blind;
+        if blind {
+            let vouched = vouched(inner, &beat, sent);
+            let mut heard = lock(&inner.heard);
+            heard.vouched = vouched;
+            heard.vouched_up_to().into_iter().for_each(|up_to| inner.fence.hear(up_to));
         }
         if beat.courier {
             self.clean(inner, remote, &beat).await?;
+        } else {
+            self.telling = None;
         }
-        self.blind = beat.blind;
         Ok(())
     }
 
-    /// The courier's part: removes from the shared tier what the log says.
+    /// What the shared tier's clock said at this time, at least; 0: it isn't known yet.
+    fn by_its_clock(&self, at: Instant) -> u64 {
+        let Some((clock, heard)) = self.clock else { return 0 };
+        let (since, before) = (at.saturating_duration_since(heard), heard.saturating_duration_since(at));
+        (clock + millis(since)).saturating_sub(millis(before))
+    }
+
+    /// The courier's part: removes from the shared tier what the log says, and tells those who can't read it.
     async fn clean(&mut self, inner: &Inner, remote: &dyn Remote, beat: &Beat) -> Result<(), RemoteError> {
         let Some(log) = inner.heard().log else { return Ok(()) };
-        let from = match self.cleaned {
-            Some((to, done)) if to == beat.cleaned => done,
-            _ => beat.cleaned,
-        };
-        let mut unclean = inner.recent.unclean(from);
-        if beat.blind && !self.blind {
-            // It has read the log up to some time ago; what came since it hears from here.
-            unclean.changes = inner.recent.told();
+        let own = self.cleaned.filter(|(to, _)| *to == beat.cleaned);
+        let mut unclean = inner.recent.unclean(own.map_or(beat.cleaned, |(_, done)| done));
+        let mut tell = None;
+        if beat.blind && !unclean.all {
+            // What others cleaned meanwhile wasn't told by this replica.
+            tell = self.telling.filter(|_| own.is_some());
+            if tell.is_none() {
+                let (from, all) = inner.recent.remembered();
+                (tell, unclean.changes) = (Some(from), all);
+            }
         }
         let cleaning = Cleaning {
             courier: inner.replica,
             changes: unclean.changes,
             all: unclean.all,
             to: unclean.to,
-            ago: log.elapsed(),
-            tell: beat.blind,
+            done: unclean.done,
+            read_at: self.by_its_clock(log),
+            tell,
         };
+        self.telling = None;
         remote.clean(&cleaning).await?;
         self.cleaned = (unclean.to > 0).then_some((unclean.to, unclean.done));
+        self.telling = tell;
         Ok(())
     }
 }
@@ -162,26 +185,36 @@ impl Follower {
 /// Up to when the shared tier vouches that all notices were given of what this replica, which can't read the log, doesn't
 /// know.
 ///
-/// All replicas that read the log must give their pulse to the same tier: then whatever they committed is told there. If
-/// some can read the log, the courier must have told what it says.
-fn vouched(inner: &Inner, beat: &Beat, sent: Instant, blind_since: Instant) -> Option<Vouched> {
+/// All replicas that read the log must give their pulse to the same tier: then whatever they committed is told there. What
+/// others committed must have been told by the courier from where this replica read last: lately, while anybody reads the
+/// log; else as far as anybody has read it.
+fn vouched(inner: &Inner, beat: &Beat, sent: Instant) -> Option<Vouched> {
     let replicas = inner.heard().replicas;
     if replicas == 0 || beat.replicas < replicas {
         return None;
     }
-    let told = sent.checked_sub(beat.oldest + TELLING)?;
-    let read = match (beat.seen_ago, beat.cleaned_ago) {
-        (Some(seen), cleaned) if seen < SIGHT => sent.checked_sub(cleaned?).filter(|read| *read > blind_since)?,
-        _ => sent,
+    let (before, last) = inner.recent.reached();
+    let told = beat.told.filter(|told| told.from <= before);
+    let read = if beat.watched {
+        sent.checked_sub(told.and(beat.cleaned_ago)?)?
+    } else if last >= beat.furthest || told.is_some_and(|told| told.to >= beat.furthest) {
+        sent
+    } else {
+        return None;
     };
-    Some(Vouched { up_to: told.min(read), since: Instant::now() })
+    let up_to = read.min(sent.checked_sub(beat.oldest + TELLING)?);
+    Some(Vouched { up_to, notices: beat.bus })
+}
+
+async fn within<T>(answer: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
+    tokio::time::timeout(ANSWER, answer).await?
 }
 
 impl Inner {
     /// Tells the shared tier what it couldn't be told when it was committed.
     async fn tell_the_rest(&self) -> Result<(), RemoteError> {
         let Some(left) = self.untold.take() else { return Ok(()) };
-        let told = self.tell(&left.changes, String::new()).await;
+        let told = within(self.tell(&left.changes, String::new())).await;
         if told.is_err() {
             self.untold.give_back(&left);
         }

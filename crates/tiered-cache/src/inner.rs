@@ -23,7 +23,7 @@ use crate::metrics::CacheMetrics;
 use crate::recent::Recent;
 use crate::state::State;
 use crate::untold::Untold;
-use crate::{Remote, WhenBlind};
+use crate::{Reached, Remote, WhenBlind};
 
 pub(crate) struct Inner {
     pub(crate) runtime: Handle,
@@ -69,16 +69,27 @@ pub(crate) struct Heard {
     pub(crate) bus_unbroken_since: Option<Instant>,
     /// How many replicas read the log, as it said last.
     pub(crate) replicas: usize,
+    /// How far the bus was read.
+    pub(crate) reached: Reached,
     /// What the shared tier said last to a replica that can't read the log.
     pub(crate) vouched: Option<Vouched>,
 }
 
-/// All notices of what was committed up to some time were given before another time.
+/// All notices of what was committed up to some time are on the bus.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Vouched {
     pub(crate) up_to: Instant,
-    /// Whoever asked for notices after this got them.
-    pub(crate) since: Instant,
+    pub(crate) notices: Reached,
+}
+
+impl Heard {
+    /// Up to when all was heard that the shared tier vouches for: its notices were read, and none was missed since this
+    /// replica read the log itself.
+    pub(crate) fn vouched_up_to(&self) -> Option<Instant> {
+        let unbroken = self.bus_unbroken_since? <= self.log?;
+        let read = self.vouched.filter(|vouched| unbroken && self.reached.covers(vouched.notices));
+        read.map(|vouched| vouched.up_to)
+    }
 }
 
 impl Inner {

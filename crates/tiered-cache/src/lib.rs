@@ -42,6 +42,7 @@ pub use metrics::CacheMetrics;
 pub use policy::{Policy, Read, WhenBlind};
 pub use redis::{Redis, RedisConfig, RedisConfigError, RemoteError};
 pub use remote::{
-    Acquired, Batch, Beat, Bus, Cleaning, Fill, Filled, Found, Gap, Mark, Notice, Place, Pulse, Remote, Token,
+    Acquired, Batch, Beat, Bus, Cleaning, Fill, Filled, Found, Gap, Mark, Notice, Place, Pulse, Reached, Remote, Token,
+    Told,
 };
 pub use write::Committed;

@@ -56,18 +56,11 @@ impl Inner {
         if batch.gap.is_some() {
             heard.bus_unbroken_since = Some(batch.sent_at);
         }
-        if !batch.caught_up {
-            return;
+        heard.reached = batch.reached;
+        if batch.caught_up {
+            heard.bus = Some(batch.sent_at);
         }
-        heard.bus = Some(batch.sent_at);
-        // What the shared tier vouches for holds once its notices were read, unless one was missed since this replica
-        // read the log itself.
-        if let (Some(vouched), Some(log), Some(unbroken)) = (heard.vouched, heard.log, heard.bus_unbroken_since)
-            && unbroken <= log
-            && vouched.since <= batch.sent_at
-        {
-            self.fence.hear(vouched.up_to);
-        }
+        heard.vouched_up_to().into_iter().for_each(|up_to| self.fence.hear(up_to));
     }
 
     fn hear_notices(&self, batch: &Batch) {

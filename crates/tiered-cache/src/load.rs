@@ -274,8 +274,8 @@ impl<'a> Loading<'a> {
         let times = Times::loaded(policy, kind, begun);
         let (etag, body) = loaded.value.map(|body| (body.etag, body.bytes)).unwrap_or_default();
         let entry = Arc::new(self.entry(loaded.version, kind, etag, body, times));
-        let kept = if entry.body.len() > policy.max_bytes {
-            self.inner.metrics.fill(policy.cache, "all", "too_big");
+        let kept = if let Some(why) = self.unfit(&entry) {
+            self.inner.metrics.fill(policy.cache, "all", why);
             self.release(right).await;
             false
         } else {
@@ -294,6 +294,15 @@ impl<'a> Loading<'a> {
             tracing::debug!(name: "cache_set", target: "tiered_cache", cache = policy.cache, "cache_set");
         }
         Arrived { entry, tier: Tier::Source, stored, source_read_at: Some(begun) }
+    }
+
+    /// Why a loaded value is stored nowhere.
+    fn unfit(&self, entry: &Entry) -> Option<&'static str> {
+        if entry.body.len() > self.policy.max_bytes {
+            return Some("too_big");
+        }
+        // The source is behind its own log: a lagging replica of it was asked.
+        self.inner.recent.knows_newer(self.place.hash, entry.version).then_some("older")
     }
 
     /// Fills L2 and then L3; false when the value must not be kept anywhere.
@@ -363,6 +372,10 @@ impl<'a> Loading<'a> {
 
     /// Makes an answer of a stored value, if it can be read, is right and is what this flight flies for.
     fn open(&self, found: &Found, sent: Instant) -> Opened {
+        if !found.stamp.iter().all(u8::is_ascii_digit) {
+            self.unreadable("stamp");
+            return Opened::Foreign;
+        }
         let wire = match codec::decode(&self.flight.key, self.policy.schema, &found.bytes) {
             Ok(wire) => wire,
             Err(error) => {

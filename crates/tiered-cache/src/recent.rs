@@ -82,6 +82,11 @@ impl Recent {
         version > 0 && self.lock().newest.get(&hash).is_some_and(|(newest, _)| *newest >= version)
     }
 
+    /// Whether a newer version than this is known.
+    pub(crate) fn knows_newer(&self, hash: u128, version: u64) -> bool {
+        version > 0 && self.lock().newest.get(&hash).is_some_and(|(newest, _)| *newest > version)
+    }
+
     /// Whether a value of this version may be used, from a Redis that was cleaned up to `cleaned`.
     pub(crate) fn vouches(&self, hash: u128, slot: u8, version: u64, cleaned: u64) -> bool {
         let memory = self.lock();
@@ -103,10 +108,17 @@ impl Recent {
         Unclean { changes, all: false, to: memory.before, done: memory.last }
     }
 
-    /// All that is remembered of the log.
-    pub(crate) fn told(&self) -> Vec<Change> {
+    /// All that is remembered of the log, and the position after which that is all that changed.
+    pub(crate) fn remembered(&self) -> (u64, Vec<Change>) {
         let memory = self.lock();
-        memory.told.iter().filter(|told| told.position.is_some()).map(|told| told.change.clone()).collect()
+        let read = memory.told.iter().filter(|told| told.position.is_some());
+        (memory.horizon, read.map(|told| told.change.clone()).collect())
+    }
+
+    /// A position before the state that the last read saw, or 0, and that of the last read.
+    pub(crate) fn reached(&self) -> (u64, u64) {
+        let memory = self.lock();
+        (memory.before, memory.last)
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {

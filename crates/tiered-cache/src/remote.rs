@@ -93,29 +93,67 @@ pub struct Fill {
 pub struct Pulse {
     /// The replica.
     pub replica: Token,
-    /// For how long the shared tier hasn't been told of all that this replica has committed.
-    pub behind: Duration,
-    /// It can read the log.
+    /// When, by the shared tier's clock in milliseconds, all that this replica had committed was told; 0: it doesn't know
+    /// that clock yet, and isn't counted.
+    pub told: u64,
+    /// It can read the log, as far as it knows.
     pub sees: bool,
+    /// It hasn't read the log lately, and lives by what it is told.
+    pub blind: bool,
+    /// The position of the log that it read last.
+    pub read: u64,
 }
 
 /// What the shared tier answers to a pulse.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Beat {
+    /// The shared tier's clock, in milliseconds.
+    pub now: u64,
     /// This replica is to clean the shared tier of what the log says.
     pub courier: bool,
     /// The position of the log up to which it is clean; 0: unknown.
     pub cleaned: u64,
     /// When the last cleaning's read of the log was sent, as time since then.
     pub cleaned_ago: Option<Duration>,
-    /// Time since a replica that can read the log gave its pulse.
-    pub seen_ago: Option<Duration>,
+    /// What couriers have told on the bus without a gap.
+    pub told: Option<Told>,
+    /// Some replica can read the log, as far as all have said.
+    pub watched: bool,
+    /// The furthest position of the log that any replica has read.
+    pub furthest: u64,
     /// How many replicas give their pulse here.
     pub replicas: usize,
-    /// The longest time since one of them did, or since it was behind.
+    /// The longest time since one of them had told all that it had committed.
     pub oldest: Duration,
-    /// Some replica can't read the log, and lives by what it is told here.
+    /// Some replica hasn't read the log lately, and lives by what it is told here.
     pub blind: bool,
+    /// The end of the bus.
+    pub bus: Reached,
+}
+
+/// A place on the bus. It is named twice, since servers that took over from each other count alike, and entries are trimmed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// How many notices there were.
+    pub sequence: u64,
+    /// The last one that is still there: when it came by the server's clock, and its number then.
+    pub last: (u64, u64),
+}
+
+impl Reached {
+    /// Who read up to here has read all that there was up to `end`.
+    pub(crate) fn covers(self, end: Self) -> bool {
+        self.sequence >= end.sequence && self.last >= end.last
+    }
+}
+
+/// What of the log was told on the bus.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    /// All that changed after this position,
+    pub from: u64,
+    /// as far as the reads up to this position saw it.
+    pub to: u64,
 }
 
 /// A cleaning.
@@ -129,10 +167,12 @@ pub struct Cleaning {
     pub all: bool,
     /// The position of the log up to which it is clean afterwards.
     pub to: u64,
-    /// Time since the read of the log behind it was sent.
-    pub ago: Duration,
-    /// Put the changes on the bus, too.
-    pub tell: bool,
+    /// The position of the last read of the log that is in it.
+    pub done: u64,
+    /// When that read was sent, by the shared tier's clock in milliseconds.
+    pub read_at: u64,
+    /// Put the changes on the bus, too; then all that changed after this position was put there.
+    pub tell: Option<u64>,
 }
 
 /// The tier that all replicas share.
@@ -158,8 +198,9 @@ pub trait Remote: Send + Sync + 'static {
     async fn pulse(&self, pulse: Pulse) -> Result<Beat, RemoteError>;
     /// Removes what is older than the log says.
     async fn clean(&self, cleaning: &Cleaning) -> Result<(), RemoteError>;
-    /// Says that a replica ends, so that the others needn't wait for its pulse.
-    async fn leave(&self, replica: Token) -> Result<(), RemoteError>;
+    /// Says that a replica ends, so that the others needn't wait for its pulse. One that could read the log isn't counted
+    /// any more, since the log forgets it, and it may go on with another shared tier.
+    async fn leave(&self, replica: Token, sees: bool) -> Result<(), RemoteError>;
 }
 
 /// Does an operation of the shared tier in a client's span.
@@ -199,6 +240,8 @@ pub struct Batch {
     pub gap: Option<Gap>,
     /// False while there is more to read.
     pub caught_up: bool,
+    /// How far all of the bus was read, from where it was joined.
+    pub reached: Reached,
 }
 
 /// What one replica tells all others.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tiered_cache::{Body, CacheKey, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, Tier, TieredCache};
+use tiered_cache::{Body, CacheKey, LoadError, Loaded, Policy, Read, Tier, TieredCache};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
-async fn load(_: LoadCx) -> Result<LoadOutcome, LoadError> {
+async fn load() -> Result<Loaded, LoadError> {
     let body = Body { bytes: Bytes::from_static(b"{}"), etag: Bytes::from_static(b"W/\"v1\"") };
-    Ok(LoadOutcome::New(Loaded { value: Some(body), version: 1, ttl: None }))
+    Ok(Loaded { value: Some(body), version: 1 })
 }
 
 #[test]

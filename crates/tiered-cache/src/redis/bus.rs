@@ -15,11 +15,11 @@ use redis::{FromRedisValue, Value};
 use tokio::time::Instant;
 
 use super::connection::Backoff;
-use super::values::Keys;
+use super::values::{Keys, entry_id};
 use super::{Dialer, Redis, RedisRemote};
 use crate::RemoteError;
 use crate::log;
-use crate::remote::{Batch, Bus, Gap, Notice};
+use crate::remote::{Batch, Bus, Gap, Notice, Reached};
 
 const BLOCK_MS: usize = 100;
 /// A read that takes longer lost its connection. Below half the fence, so that one may fail.
@@ -37,8 +37,8 @@ pub(crate) struct RedisBus {
 struct Position {
     /// The keys of another log are another bus.
     keys: Arc<Keys>,
-    /// The id of the state.
-    id: Option<u64>,
+    /// The id of the state, whatever stands there.
+    id: Option<Vec<u8>>,
     sequence: u64,
     last: String,
     /// Nothing was read since the end was found: the next read shall not wait.
@@ -48,7 +48,7 @@ struct Position {
 }
 
 /// The state of the stream: id, and sequence of its end.
-type End = (Option<u64>, Option<u64>);
+type End = (Option<Vec<u8>>, Option<u64>);
 
 impl RedisBus {
     pub(crate) fn new(redis: &Redis, remote: &RedisRemote) -> Self {
@@ -93,12 +93,13 @@ impl RedisBus {
         both.atomic().cmd("HMGET").arg(keys.state()).arg(&["id", "sequence"]);
         // The stream itself knows its end, also where the state was lost.
         both.cmd("XREVRANGE").arg(keys.bus()).arg("+").arg("-").arg("COUNT").arg(1);
-        type Ends = ((Option<u64>, Option<u64>), StreamRangeReply);
+        type Ends = (End, StreamRangeReply);
         let ((id, sequence), newest): Ends = within(both.query_async(to)).await?;
         let last = newest.ids.into_iter().next().map_or_else(|| "0-0".to_owned(), |newest| newest.id);
         let sequence = sequence.unwrap_or(0);
-        self.position = Some(Position { keys, id, sequence, last, joined: true, unproven: false });
-        Ok(Batch { sent_at, notices: Vec::new(), gap: Some(gap), caught_up: true })
+        let position = Position { keys, id, sequence, last, joined: true, unproven: false };
+        let reached = self.position.insert(position).reached();
+        Ok(Batch { sent_at, notices: Vec::new(), gap: Some(gap), caught_up: true, reached })
     }
 }
 
@@ -124,7 +125,12 @@ impl Position {
         let (end, read): (End, Option<StreamReadReply>) = within(both.query_async(connection)).await?;
         let items = read.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect();
         let advanced = self.advance(&end, items);
-        Ok(advanced.map(|(notices, caught_up)| Batch { sent_at, notices, gap: None, caught_up }))
+        let reached = self.reached();
+        Ok(advanced.map(|(notices, caught_up)| Batch { sent_at, notices, gap: None, caught_up, reached }))
+    }
+
+    fn reached(&self) -> Reached {
+        Reached { sequence: self.sequence, last: entry_id(&self.last) }
     }
 
     /// Applies one read; an error says that something is missing.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisError, RedisResult};
 use tokio::sync::Notify;
 
 use super::{RedisConfig, RedisConfigError, RemoteError};
@@ -23,7 +23,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub(crate) struct Dialer {
-    client: Client,
+    configured: Client,
+    /// Another node of its cluster that has the cache's hash slot.
+    node: Arc<ArcSwapOption<Client>>,
     timeout: Duration,
 }
 
@@ -35,20 +37,44 @@ impl Dialer {
         let tcp = tcp.set_user_timeout(USER_TIMEOUT);
         let wrong = |error: RedisError| RedisConfigError(error.category().to_owned());
         let info = config.url.as_str().into_connection_info().map_err(wrong)?.set_tcp_settings(tcp);
-        let client = Client::open(info).map_err(wrong)?;
-        Ok(Self { client, timeout: config.connect_timeout })
+        let configured = Client::open(info).map_err(wrong)?;
+        Ok(Self { configured, node: Arc::default(), timeout: config.connect_timeout })
+    }
+
+    /// Connects to this node from now on, until that fails.
+    fn turn_to(&self, node: &str) {
+        let Some((host, Ok(port))) = node.rsplit_once(':').map(|(host, port)| (host.to_owned(), port.parse())) else {
+            return;
+        };
+        let info = self.configured.get_connection_info().clone();
+        let addr = match info.addr().clone() {
+            ConnectionAddr::Tcp(same, _) if host.is_empty() => ConnectionAddr::Tcp(same, port),
+            ConnectionAddr::Tcp(..) => ConnectionAddr::Tcp(host, port),
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+            }
+            _ => return,
+        };
+        self.node.store(Client::open(info.set_addr(addr)).ok().map(Arc::new));
     }
 
     /// Connects and sees a first answer, within the connect timeout.
     pub(crate) async fn connect(&self) -> Result<MultiplexedConnection, RemoteError> {
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let node = self.node.load_full();
         let attempt = async {
-            let mut made = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            let client = node.as_deref().unwrap_or(&self.configured);
+            let mut made = client.get_multiplexed_async_connection_with_config(&config).await?;
             // Loading or demoted servers answer pings with an error, too.
             redis::cmd("PING").exec_async(&mut made).await?;
             RedisResult::Ok(made)
         };
-        Ok(tokio::time::timeout(self.timeout, attempt).await??)
+        let made = tokio::time::timeout(self.timeout, attempt).await.map_err(RemoteError::from);
+        let made = made.and_then(|made| made.map_err(RemoteError::from));
+        if made.is_err() {
+            self.node.store(None);
+        }
+        made
     }
 }
 
@@ -98,6 +124,12 @@ impl Shared {
         })
     }
 
+    /// A node of a cluster said which other one has the slot.
+    pub(super) fn turn_to(&self, node: &str) {
+        self.dialer.turn_to(node);
+        self.slots.iter().for_each(Slot::give_up);
+    }
+
     pub(super) async fn supervise(self: Arc<Self>, slot: usize) {
         let slot = &self.slots[slot];
         let mut backoff = Backoff::new();
@@ -109,7 +141,7 @@ impl Shared {
                     slot.connection.store(Some(Arc::clone(&made)));
                     watch(slot, &made).await;
                     slot.connection.store(None);
-                    tracing::warn!(name: "cache.redis_replaced", target: "tiered_cache", "a Redis connection is replaced");
+                    tracing::debug!(name: "cache.redis_replaced", target: "tiered_cache", "a Redis connection is replaced");
                 }
                 Err(error) => tracing::debug!(name: "cache.redis_unreachable", target: "tiered_cache", %error, "down"),
             }

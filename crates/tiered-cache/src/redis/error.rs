@@ -24,10 +24,16 @@ pub enum RemoteError {
 
 impl From<RedisError> for RemoteError {
     fn from(error: RedisError) -> Self {
-        let text: Arc<str> = error.to_string().into();
-        let refusals = error.into_server_errors();
-        let is_wrong_type = refusals.iter().flat_map(|all| all.iter()).any(|(_, error)| error.code() == "WRONGTYPE");
-        if is_wrong_type { Self::WrongType } else { Self::Failed(text) }
+        let text = error.to_string();
+        let refusals = error.into_server_errors().unwrap_or_default();
+        if refusals.iter().any(|(_, refusal)| refusal.code() == "WRONGTYPE") {
+            return Self::WrongType;
+        }
+        let Some((_, refusal)) = refusals.first() else { return Self::Failed(text.into()) };
+        // Redis' own words, but for where in a script they were said.
+        let details = refusal.details().unwrap_or_default();
+        let details = details.split_once(" script: ").map_or(details, |(words, _)| words);
+        Self::Failed(format!("{} {details}", refusal.code()).into())
     }
 }
 

@@ -97,9 +97,20 @@ impl Redis {
         self.with(self.shared.timeout, async move |mut to| pipeline.query_async(&mut to).await).await
     }
 
-    /// Runs a script by its hash, sending its text where Redis doesn't know it.
+    /// Runs a script by its hash, sending its text where Redis doesn't know it. A node of a cluster that says which other
+    /// one has the keys is left for that.
     pub async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RemoteError> {
-        self.with(self.shared.timeout, async move |mut to| script.invoke_async(&mut to).await).await
+        let run = async |mut to| {
+            let outcome = script.invoke_async(&mut to).await;
+            if let Err(error) = &outcome
+                && error.code() == Some("MOVED")
+                && let Some((node, _)) = error.redirect_node()
+            {
+                self.shared.turn_to(node);
+            }
+            outcome
+        };
+        self.with(self.shared.timeout, run).await
     }
 
     /// Asks for a sign of life.

@@ -9,11 +9,13 @@ use bytes::Bytes;
 use redis::{Script, ScriptInvocation, Value};
 
 use super::Redis;
-use super::values::{Keys, ago, counter, field, found, number, text};
+use super::values::{Keys, ago, counter, entry_id, field, found, number, text};
 use crate::RemoteError;
 use crate::codec::millis;
 use crate::log::{self, Change, Changed};
-use crate::remote::{Acquired, Beat, Cleaning, Fill, Filled, Found, Mark, Notice, Place, Pulse, Remote, Token};
+use crate::remote::{
+    Acquired, Beat, Cleaning, Fill, Filled, Found, Mark, Notice, Place, Pulse, Reached, Remote, Token, Told,
+};
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/acquire.lua")));
 static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/fill.lua")));
@@ -79,22 +81,29 @@ impl RedisRemote {
         let keys = self.keys.load_full();
         let mut call = CLEAN.prepare_invoke();
         call.key(keys.state()).key(keys.bus());
-        let (mut slots, mut versions) = (Vec::new(), Vec::new());
-        for change in changes {
-            match change.what {
-                Changed::Key(hash) => {
-                    call.key(keys.values(hash)).key(keys.lease(hash)).key(keys.mark(hash));
-                    versions.push(change.version);
-                }
-                Changed::Kind(slot) => slots.push(counter(slot)),
-            }
-        }
-        call.arg(cleaning.courier).arg(if last { cleaning.to } else { 0 }).arg(millis(cleaning.ago));
-        call.arg(if cleaning.all { generation() } else { 0 }).arg(slots.join(",")).arg(generation());
-        let told = if cleaning.tell && !changes.is_empty() { log::encode(changes) } else { Bytes::new() };
-        call.arg(&told[..]).arg(BUS_LENGTH).arg(millis(BUS_LIFE)).arg(versions);
+        let (slots, versions) = name(&mut call, &keys, changes);
+        call.arg(cleaning.courier).arg(if last { cleaning.to } else { 0 }).arg(cleaning.read_at);
+        call.arg(if cleaning.all { generation() } else { 0 }).arg(slots).arg(generation());
+        let told = if cleaning.tell.is_some() && !changes.is_empty() { log::encode(changes) } else { Bytes::new() };
+        call.arg(&told[..]).arg(BUS_LENGTH).arg(millis(BUS_LIFE));
+        call.arg(cleaning.tell.map_or_else(String::new, |from| from.to_string())).arg(cleaning.done).arg(versions);
         self.redis.script(&call).await
     }
+}
+
+/// Names the keys of what changed to a script; gives the counters of whole kinds, with commas, and the versions of the rest.
+fn name(call: &mut ScriptInvocation<'_>, keys: &Keys, changes: &[Change]) -> (String, Vec<u64>) {
+    let (mut slots, mut versions) = (Vec::new(), Vec::new());
+    for change in changes {
+        match change.what {
+            Changed::Key(hash) => {
+                call.key(keys.values(hash)).key(keys.lease(hash)).key(keys.mark(hash));
+                versions.push(change.version);
+            }
+            Changed::Kind(slot) => slots.push(counter(slot)),
+        }
+    }
+    (slots.join(","), versions)
 }
 
 fn lease(token: Token) -> String {
@@ -113,13 +122,12 @@ impl Remote for RedisRemote {
         // The state first: a value that is read later was cleaned at least as far.
         all.cmd("HMGET").arg(keys.state()).arg(&["cleaned", "id", &counter(place.slot)]);
         all.cmd("HMGET").arg(keys.values(place.hash)).arg(&["generation", &field(place.schema)]).cmd("TIME");
-        type State = (Option<u64>, Option<String>, Option<String>);
-        type Answer = (State, (Option<String>, Option<Bytes>), (u64, u64));
-        let ((cleaned, id, count), (stored, value), time): Answer = self.redis.query_pipeline(&all).await?;
-        let (Some(id), Some(value)) = (id, value) else { return Ok(None) };
-        let present = format!("{id}.{}", count.unwrap_or_default());
+        let (state, stored, time): (Vec<Value>, Vec<Value>, (u64, u64)) = self.redis.query_pipeline(&all).await?;
+        let present = [text(state.get(1)), b".", text(state.get(2))].concat();
+        let is_present = text(stored.first()) == present;
+        let Some(Value::BulkString(value)) = stored.into_iter().nth(1).filter(|_| is_present) else { return Ok(None) };
         let now = time.0 * 1000 + time.1 / 1000;
-        Ok((stored == Some(present)).then(|| found(&value, now, cleaned.unwrap_or(0))))
+        Ok(Some(found(&Bytes::from(value), now, number(state.first()))))
     }
 
     async fn acquire(&self, place: Place, token: Token, known: &[u8]) -> Result<Acquired, RemoteError> {
@@ -167,31 +175,36 @@ impl Remote for RedisRemote {
         let keys = self.keys.load_full();
         let mut call = INVALIDATE.prepare_invoke();
         call.key(keys.state()).key(keys.bus());
-        for change in &*notice.changes {
-            if let Changed::Key(hash) = change.what {
-                call.key(keys.values(hash)).key(keys.lease(hash)).key(keys.mark(hash));
-            }
-        }
+        let (slots, _) = name(&mut call, &keys, &notice.changes);
         call.arg(notice.origin).arg(&log::encode(&notice.changes)[..]).arg(&notice.cause);
-        call.arg(BUS_LENGTH).arg(millis(BUS_LIFE));
+        call.arg(BUS_LENGTH).arg(millis(BUS_LIFE)).arg(slots).arg(generation());
         self.redis.script(&call).await
     }
 
     async fn pulse(&self, pulse: Pulse) -> Result<Beat, RemoteError> {
         let keys = self.keys.load_full();
         let mut call = PULSE.prepare_invoke();
-        call.key(keys.state()).key(keys.replicas());
-        call.arg(pulse.replica).arg(millis(pulse.behind)).arg(u8::from(pulse.sees)).arg(millis(COURIER));
-        call.arg(generation()).arg(millis(STATE_LIFE)).arg(millis(SILENT));
+        call.key(keys.state()).key(keys.replicas()).key(keys.bus());
+        call.arg(pulse.replica).arg(pulse.told).arg(u8::from(pulse.sees)).arg(pulse.read).arg(millis(COURIER));
+        call.arg(generation()).arg(millis(STATE_LIFE)).arg(millis(SILENT)).arg(millis(LEFT));
+        call.arg(u8::from(pulse.blind));
         let answer: Vec<Value> = self.redis.script(&call).await?;
+        let told = Told { from: number(answer.get(9)), to: number(answer.get(10)) };
         Ok(Beat {
-            courier: number(answer.first()) == 1,
-            cleaned: number(answer.get(1)),
-            cleaned_ago: ago(answer.get(2)),
-            seen_ago: ago(answer.get(3)),
-            replicas: usize::try_from(number(answer.get(4))).unwrap_or(0),
-            oldest: ago(answer.get(5)).unwrap_or_default(),
-            blind: number(answer.get(6)) == 1,
+            now: number(answer.first()),
+            courier: number(answer.get(1)) == 1,
+            cleaned: number(answer.get(2)),
+            cleaned_ago: ago(answer.get(3)),
+            watched: number(answer.get(4)) == 1,
+            furthest: number(answer.get(5)),
+            replicas: usize::try_from(number(answer.get(6))).unwrap_or(0),
+            oldest: ago(answer.get(7)).unwrap_or(SILENT),
+            blind: number(answer.get(8)) == 1,
+            told: (told.to > 0).then_some(told),
+            bus: Reached {
+                sequence: number(answer.get(11)),
+                last: entry_id(std::str::from_utf8(text(answer.get(12))).unwrap_or_default()),
+            },
         })
     }
 
@@ -205,10 +218,10 @@ impl Remote for RedisRemote {
         self.clean_some(cleaning, rest, true).await
     }
 
-    async fn leave(&self, replica: Token) -> Result<(), RemoteError> {
+    async fn leave(&self, replica: Token, sees: bool) -> Result<(), RemoteError> {
         let keys = self.keys.load_full();
         let mut call = LEAVE.prepare_invoke();
-        call.key(keys.state()).key(keys.replicas()).arg(replica).arg(millis(LEFT));
+        call.key(keys.state()).key(keys.replicas()).arg(replica).arg(u8::from(sees));
         self.redis.script(&call).await
     }
 }

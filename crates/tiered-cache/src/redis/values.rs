@@ -67,6 +67,12 @@ fn digits(text: &[u8]) -> u64 {
     std::str::from_utf8(text).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
+/// The name of an entry of a stream: milliseconds, and a number; (0, 0) for what isn't one.
+pub(super) fn entry_id(id: &str) -> (u64, u64) {
+    let parts = id.split_once('-').and_then(|(time, number)| Some((time.parse().ok()?, number.parse().ok()?)));
+    parts.unwrap_or_default()
+}
+
 pub(super) fn text(value: Option<&Value>) -> &[u8] {
     match value {
         Some(Value::BulkString(bytes)) => bytes,

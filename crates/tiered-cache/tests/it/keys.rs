@@ -9,12 +9,10 @@ use tiered_cache::CacheKey;
 type Part = (Option<String>, String);
 
 fn build(entity: &str, parts: &[Part]) -> CacheKey {
-    // Names are written in the program; a test that draws them leaks them.
-    let fixed = |name: &str| -> &'static str { Box::leak(name.to_owned().into_boxed_str()) };
     parts
         .iter()
-        .fold(CacheKey::builder(fixed(entity)), |key, (name, value)| match name {
-            Some(name) => key.param(fixed(name), value),
+        .fold(CacheKey::builder(entity), |key, (name, value)| match name {
+            Some(name) => key.param(name, value),
             None => key.scope(value),
         })
         .build()

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tiered_cache::{CopyStore, Read, RemoteError, Tier};
 use tokio::time::Instant;
 
-use crate::support::{Replica, Source, World, key, metric};
+use crate::support::{Replica, Source, World, key, metric, told_by_the_bus};
 
 /// A memcached that can vanish and come back with what it had.
 #[derive(Clone, Default)]
@@ -93,6 +93,41 @@ async fn a_copy_from_before_an_invalidation_without_a_version_is_not_used() {
     source.set_version(2);
     a.cache.invalidate(&[key(1)]).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
+
+    let hit = b.get().await.unwrap();
+
+    assert_eq!((hit.tier, hit.entry.version), (Tier::Source, 2));
+}
+
+/// T32, when there is a newer copy by another name
+#[tokio::test(start_paused = true)]
+async fn a_copy_by_another_name_than_redis_knows_is_not_used() {
+    let (world, _source, store, a, b) = replicas().await;
+    a.get().await.unwrap();
+    let before = store.copies.lock().unwrap().clone();
+    a.put().await;
+    a.get().await.unwrap();
+    *store.copies.lock().unwrap() = before;
+    // Nobody remembers the write.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    world.evict(key(1).hash());
+
+    let hit = b.get().await.unwrap();
+
+    assert_eq!((hit.tier, hit.entry.version), (Tier::Source, 2));
+}
+
+/// T32, when Redis goes back to a state that knows the copy
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_a_failover_of_redis_makes_valid_again_is_judged_by_what_is_remembered() {
+    let (world, _source, store, a, b) = replicas().await;
+    a.get().await.unwrap();
+    world.evict(key(1).hash());
+    let (before, copies) = (world.snapshot(), store.copies.lock().unwrap().clone());
+    a.put().await;
+    told_by_the_bus().await;
+    world.fail_over_to(&before);
+    *store.copies.lock().unwrap() = copies;
 
     let hit = b.get().await.unwrap();
 

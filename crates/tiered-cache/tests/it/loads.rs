@@ -18,7 +18,7 @@ async fn a_thousand_readers_of_one_cold_key_cause_one_load() {
     let mut collapsed = 0;
     for reader in readers {
         let hit = reader.await.unwrap().unwrap();
-        assert_eq!(&hit.entry.body[..], b"v1");
+        assert_eq!(&hit.entry.body[..], b"commit 1");
         collapsed += usize::from(hit.collapsed);
     }
 
@@ -141,8 +141,8 @@ async fn a_panicking_load_is_an_error_and_leaves_nothing_behind() {
 #[tokio::test(start_paused = true)]
 async fn a_stale_value_stands_in_for_a_failing_source_which_is_asked_once_per_window() {
     let (world, source) = (World::new(), Source::new());
-    let a = Replica::new(&world, &source).await;
-    source.ttl(Duration::from_secs(10));
+    let mut a = Replica::new(&world, &source).await;
+    a.policy.l2_ttl = Duration::from_secs(10);
     a.get().await.unwrap();
     source.fail(true);
     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -172,10 +172,10 @@ async fn a_slow_source_costs_the_soft_timeout_while_there_is_a_stale_value() {
     let (world, source) = (World::new(), Source::new());
     let mut a = Replica::new(&world, &source).await;
     a.policy.soft_timeout = Duration::from_millis(100);
-    source.ttl(Duration::from_secs(10));
+    a.policy.l2_ttl = Duration::from_secs(10);
     a.get().await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
-    source.bump();
+    source.set_version(2);
     source.slow(Duration::from_secs(2));
 
     let begun = Instant::now();
@@ -236,8 +236,8 @@ async fn the_gate_bounds_loads_and_refuses_beyond_its_queue() {
 #[tokio::test(start_paused = true)]
 async fn a_full_gate_serves_stale_values_first() {
     let (world, source) = (World::new(), Source::new());
-    let a = Replica::with(&world, &source, |builder| builder.load_gate(1, 0, Duration::from_secs(60))).await;
-    source.ttl(Duration::from_secs(10));
+    let mut a = Replica::with(&world, &source, |builder| builder.load_gate(1, 0, Duration::from_secs(60))).await;
+    a.policy.l2_ttl = Duration::from_secs(10);
     a.get().await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
     source.slow(Duration::from_secs(60));
@@ -283,16 +283,16 @@ async fn readers_of_a_version_that_is_never_reached_share_loads() {
     assert!(source.loads() <= 2, "{} loads", source.loads());
 }
 
+/// Nobody was given such a version: the source needn't be asked.
 #[tokio::test(start_paused = true)]
-async fn a_read_of_the_source_refreshes_every_tier() {
+async fn a_version_far_above_everything_is_refused_without_a_load() {
     let (world, source) = (World::new(), Source::new());
-    let (a, b) = (Replica::new(&world, &source).await, Replica::new(&world, &source).await);
-    a.get().await.unwrap();
-    source.set_version(2);
-
-    assert_eq!(a.get().await.unwrap().entry.version, 1);
-    assert_eq!(a.read(1, Read::Source).await.unwrap().entry.version, 2);
-    assert_eq!(a.in_l1(), Some(2));
-    assert_eq!(b.get().await.unwrap().entry.version, 2);
-    assert_eq!(source.loads(), 2);
+    let a = Replica::new(&world, &source).await;
+    for wanted in [2_000_000, u64::MAX] {
+        let refused = a.read(1, Read::Version(wanted)).await;
+        assert!(matches!(refused, Err(CacheError::VersionNotReached { found: 1 })), "{refused:?}");
+    }
+    assert_eq!((source.loads(), world.count_of("get")), (0, 0));
+    assert!(a.read(1, Read::Version(1_000)).await.is_err());
+    assert_eq!(source.loads(), 1, "it may have been given since");
 }

@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
+mod blind;
 mod bus;
+mod courier;
 mod failover;
+mod follow;
 mod keys;
 mod l3;
 mod late;
@@ -15,3 +18,4 @@ mod model;
 mod races;
 mod redis;
 mod support;
+mod tier;

@@ -15,16 +15,16 @@ use multi_tier_cache::{CacheStrategy, CacheSystemBuilder, MokaCache, MokaCacheCo
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand_distr::Distribution as _;
-use tiered_cache::{Body, CacheKey, LoadCx, LoadError, LoadOutcome, Loaded, Policy, Read, TieredCache};
+use tiered_cache::{Body, CacheKey, LoadError, Loaded, Policy, Read, TieredCache};
 
 const KEYS: u64 = 10_000;
 /// Short, so that a batch on a busy machine is seldom interrupted.
 const BATCH: usize = 200;
 const ROUNDS: usize = 4_000;
 
-async fn load(_: LoadCx) -> Result<LoadOutcome, LoadError> {
+async fn load() -> Result<Loaded, LoadError> {
     let body = Body { bytes: Bytes::from(vec![b'x'; 1024]), etag: Bytes::from_static(b"W/\"v1\"") };
-    Ok(LoadOutcome::New(Loaded { value: Some(body), version: 1, ttl: None }))
+    Ok(Loaded { value: Some(body), version: 1 })
 }
 
 fn key(id: u64) -> CacheKey {

@@ -12,8 +12,12 @@ local value = redis.call('HMGET', KEYS[2], 'generation', ARGV[3])
 if value[2] and value[1] == generation and string.sub(value[2], 1, 16) ~= ARGV[4] then
     return {'found', now, state[3] or '0', value[2]}
 end
-if not redis.call('SET', KEYS[3], ARGV[1] .. ' ' .. generation, 'NX', 'PX', ARGV[2]) then
+local left = redis.call('PTTL', KEYS[3])
+-- What doesn't end in a lease's time is somebody else's, and goes.
+if left >= 0 and left <= tonumber(ARGV[2]) then
     return {'held'}
 end
-local copy, of = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+) (.*)$')
+redis.call('SET', KEYS[3], ARGV[1] .. ' ' .. generation, 'PX', ARGV[2])
+local mark = redis.pcall('GET', KEYS[4])
+local copy, of = string.match(type(mark) == 'string' and mark or '', '^(%d+) (.*)$')
 return {'granted', now, state[3] or '0', of == generation and copy or '0'}
