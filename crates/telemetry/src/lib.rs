@@ -7,7 +7,6 @@ pub mod context;
 pub mod error_rate;
 mod events;
 mod export;
-pub mod exposition;
 pub mod levels;
 pub mod log;
 pub mod process;
