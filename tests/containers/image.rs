@@ -124,6 +124,20 @@ async fn a_container_stops_cleanly_within_its_drain_delay() {
 }
 
 #[tokio::test]
+async fn as_many_threads_answer_as_the_quota_has_whole_cores() {
+    // It listens before it has a database.
+    let settings = ["--cpus=1.5", "--env=DATABASE_URL=postgres://nobody@127.0.0.1:1/nothing", image().await];
+    let service = Container::run(&settings).await;
+    let listens = async || docker(&["logs", &service.name]).await.contains("server.listening");
+    wait_until("the service listens", LIMIT, listens).await.unwrap();
+
+    let threads = docker(&["top", &service.name, "-L", "-o", "pid,comm"]).await;
+
+    // What the kernel keeps of the server's name for them.
+    assert_eq!(threads.matches("actix-server wo").count(), 1, "{threads}");
+}
+
+#[tokio::test]
 async fn the_debug_image_has_the_same_program_with_symbols_and_tools_to_look_into_it() {
     // The same build: only its stage differs.
     image().await;
