@@ -34,7 +34,7 @@ RUN apt-get update \
 COPY --from=build /out/plinth.symbols /plinth
 USER 1001:1001
 EXPOSE 3000
-HEALTHCHECK --interval=30s --timeout=3s --start-period=5s --retries=3 CMD ["/plinth", "healthcheck"]
+HEALTHCHECK --interval=30s --timeout=3s --start-period=5s --start-interval=1s --retries=3 CMD ["/plinth", "healthcheck"]
 ENTRYPOINT ["/plinth"]
 
 FROM gcr.io/distroless/cc-debian13:nonroot AS base
@@ -60,7 +60,7 @@ COPY --from=build /out/plinth /plinth
 WORKDIR /
 USER 1001:1001
 EXPOSE 3000
-HEALTHCHECK --interval=30s --timeout=3s --start-period=5s --retries=3 CMD ["/plinth", "healthcheck"]
+HEALTHCHECK --interval=30s --timeout=3s --start-period=5s --start-interval=1s --retries=3 CMD ["/plinth", "healthcheck"]
 ENTRYPOINT ["/plinth"]
 ARG VERSION=dev
 ARG GIT_COMMIT=unknown

@@ -29,8 +29,8 @@ async fn the_image_says_what_it_is_and_runs_as_an_unprivileged_user() {
     let seconds = |count: u64| json!(count * 1_000_000_000);
     let health = &config["Healthcheck"];
     assert_eq!(health["Test"], json!(["CMD", "/plinth", "healthcheck"]));
-    let times = ["Interval", "Timeout", "StartPeriod"].map(|name| health[name].clone());
-    assert_eq!((times, &health["Retries"]), ([seconds(30), seconds(3), seconds(5)], &json!(3)));
+    let times = ["Interval", "Timeout", "StartPeriod", "StartInterval"].map(|name| health[name].clone());
+    assert_eq!((times, &health["Retries"]), ([seconds(30), seconds(3), seconds(5), seconds(1)], &json!(3)));
     let label = |name: &str| config["Labels"][format!("org.opencontainers.image.{name}")].as_str().unwrap_or_default();
     assert_eq!([label("version"), label("revision"), label("created")], [VERSION, COMMIT, CREATED]);
     assert_eq!([label("title"), label("licenses")], ["plinth", env!("CARGO_PKG_LICENSE")]);
