@@ -68,7 +68,7 @@ impl Image {
             Self::Second => format!("FROM {base}\nLABEL org.opencontainers.image.version=2"),
             Self::Third => format!("FROM {base}\nLABEL org.opencontainers.image.version=3"),
             Self::FivePercentErrors => format!(
-                "FROM haproxy:2.6\nUSER root\nCOPY --from={base} /plinth /plinth\nRUN printf '{faulty}' > /faulty.cfg\n\
+                "FROM haproxy:3.2\nUSER root\nCOPY --from={base} /plinth /plinth\nRUN printf '{faulty}' > /faulty.cfg\n\
                  USER 1001\nENV PORT=3001\nLABEL org.opencontainers.image.version=faulty\n\
                  ENTRYPOINT [\"bash\", \"-c\", \"{serve}\", \"--\"]\nCMD []"
             ),
