@@ -15,7 +15,7 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::middleware::from_fn;
 use actix_web::{HttpServer, web};
 use anyhow::Context;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use self::limits::Limits;
 use self::observe::{Observer, observe};
@@ -29,6 +29,8 @@ const BACKLOG: u32 = 4096;
 /// A stop without grace takes milliseconds. While one with grace is under way the framework hears of no other; then
 /// the end of the process closes what is left.
 const STOP_NOW: Duration = Duration::from_millis(200);
+/// Requests whose work was cut off get this long to be answered and logged.
+const CUT_OFF: Duration = Duration::from_millis(200);
 
 /// A service that listens but doesn't run yet, so that its port is known.
 pub struct Service {
@@ -140,6 +142,15 @@ async fn drain(app: &App, servers: &Handles) -> bool {
         tracing::warn!(name: "server.requests_cut", "requests did not end in time");
     }
     app.stop(deadline).await;
+    if !finished {
+        // The end of the cache's loads lets them answer; only the gauge tells when, since the server looks once a second.
+        let answered = async {
+            while app.metrics.in_flight.get() > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(CUT_OFF, answered).await;
+    }
     // Last of the servers, so that probes were answered throughout.
     if let Some(management) = &servers.management {
         let _ = timeout_at(deadline.max(Instant::now() + Duration::from_millis(100)), management.stop(true)).await;

@@ -49,7 +49,7 @@ pub const GROUPS: &[Group] = &[
             flag("PORT", "3000", "8080", "Port of the API; 0 takes a free one."),
             flag("BIND_ADDRESS", "0.0.0.0", "127.0.0.1", "Address to listen on."),
             flag("MANAGEMENT_PORT", "", "9000", "Port for /health*, /metrics and /log-filter; unset: the same as PORT."),
-            flag("WORKERS", "the cores the cgroup allows", "2", "Threads that answer requests, up to 512."),
+            flag("WORKERS", "the cores the cgroup allows", "2", "Threads that answer requests, up to 512. A quota of 2.5 cores is 2, one below a core 1."),
             flag("TRUSTED_PROXIES", "", "10.0.0.0/8,127.0.0.1", "Networks whose Forwarded and X-Forwarded-For headers are believed."),
             flag("REQUEST_TIMEOUT", "10s", "10s", "Longest time for one request, probes apart; then 504."),
             flag("BODY_LIMIT", "64KiB", "64KiB", "Largest request body; then 413."),
@@ -91,7 +91,7 @@ pub const GROUPS: &[Group] = &[
         settings: &[
             flag("DRAIN_DELAY", "5s", "5s", "After SIGTERM: how long requests are still accepted while /health/ready answers 503."),
             flag("SHUTDOWN_TIMEOUT", "25s", "25s", "From SIGTERM until everything but telemetry is stopped."),
-            flag("MEMORY_LIMIT", "the cgroup's", "256MiB", "Limit for the memory checks; when set, the process's resident memory is held against it."),
+            flag("MEMORY_LIMIT", "the cgroup's", "256MiB", "Limit for the memory checks; when set, the process's resident memory is held against it. The cgroup's may be that of a group around it, if that is closer to being reached."),
         ],
     },
     Group {

@@ -1,8 +1,9 @@
 //! Memory against its limit, as the kernel's own killer sees it: the working set, never raw usage,
 //! since page cache is given back under pressure.
 
+use std::cmp::Ordering;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use telemetry::process;
 
@@ -31,22 +32,20 @@ impl Memory {
         Self::of_cgroup(Path::new("/sys/fs/cgroup"), &groups, host)
     }
 
-    /// The cgroup's working set and limit, by version 2 or else 1.
+    /// Of the process's cgroup, by version 2 or else 1, or of one around it that is closer to its own limit: groups
+    /// share the limit of those around them, and the kernel kills at whichever is reached first.
     pub fn of_cgroup(root: &Path, groups: &str, host: Option<u64>) -> Self {
         let v2 = groups.lines().find_map(|line| line.strip_prefix("0::"));
         let v1 = groups.lines().find_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
             controllers.split(',').any(|controller| controller == "memory").then_some(path)
         });
-        let v2 = v2.and_then(|path| read(&places(root, path), "memory.current", "inactive_file", "memory.max"));
+        let v2 = v2.and_then(|path| read(root, path, host, ["memory.current", "inactive_file", "memory.max"]));
         let v1 = || {
-            let root = root.join("memory");
-            read(&places(&root, v1?), "memory.usage_in_bytes", "total_inactive_file", "memory.limit_in_bytes")
+            let files = ["memory.usage_in_bytes", "total_inactive_file", "memory.limit_in_bytes"];
+            read(&root.join("memory"), v1?, host, files)
         };
-        let mut memory = v2.or_else(v1).unwrap_or_default();
-        // Version 1 has no word for "none": an absurd number stands for it.
-        memory.limit = memory.limit.filter(|limit| host.is_none_or(|host| *limit < host));
-        memory
+        v2.or_else(v1).unwrap_or_default()
     }
 
     /// Share of the limit.
@@ -62,17 +61,21 @@ impl Memory {
     }
 }
 
-/// A container without a cgroup namespace sees the host's path but only its own group, at the root.
-fn places(root: &Path, path: &str) -> [PathBuf; 2] {
-    [root.join(path.trim_start_matches('/')), root.to_owned()]
+/// The group that is closest to its limit; without any limit, the innermost. A container without a cgroup namespace
+/// sees the host's path but only its own group, at the root.
+fn read(root: &Path, path: &str, host: Option<u64>, files: [&str; 3]) -> Option<Memory> {
+    let around = Path::new(path.trim_start_matches('/')).ancestors();
+    let groups: Vec<_> = around.filter_map(|group| one(&root.join(group), host, files)).collect();
+    // The last of equals is taken.
+    groups.into_iter().rev().max_by(|a, b| a.percent().partial_cmp(&b.percent()).unwrap_or(Ordering::Equal))
 }
 
-fn read(places: &[PathBuf], usage: &str, cache: &str, limit: &str) -> Option<Memory> {
-    let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    places.iter().find_map(|place| {
-        let used = number(place.join(usage))?;
-        let stat = fs::read_to_string(place.join("memory.stat")).ok()?;
-        let cache: u64 = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse().ok())?;
-        Some(Memory { used: Some(used.saturating_sub(cache)), limit: number(place.join(limit)) })
-    })
+fn one(group: &Path, host: Option<u64>, [usage, cache, limit]: [&str; 3]) -> Option<Memory> {
+    let number = |file: &str| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
+    let used = number(usage)?;
+    let stat = fs::read_to_string(group.join("memory.stat")).ok()?;
+    let cache: u64 = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse().ok())?;
+    // Version 1 has no word for "none": an absurd number stands for it.
+    let limit = number(limit).filter(|limit| host.is_none_or(|host| *limit < host));
+    Some(Memory { used: Some(used.saturating_sub(cache)), limit })
 }

@@ -2,9 +2,9 @@
 
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL};
 use actix_web::{HttpRequest, HttpResponse, web};
+use prometheus_client::encoding::{prometheus_text, text};
 use serde::Serialize;
 use serde_json::json;
-use telemetry::exposition;
 use tiered_cache::Redis;
 use utoipa::ToSchema;
 
@@ -12,6 +12,9 @@ use crate::app::App;
 use crate::catalog::CATALOG;
 use crate::lifecycle::Phase;
 use crate::server::problem::{self, Problem};
+
+/// OpenMetrics' media type, which the library has no name for.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Why an instance takes no traffic, or that it does.
 #[derive(Serialize, ToSchema)]
@@ -108,15 +111,14 @@ pub async fn startup(app: web::Data<App>) -> HttpResponse {
 /// Metrics: OpenMetrics with exemplars for who accepts it, else Prometheus' plain text.
 #[utoipa::path(get, path = "/metrics", tag = "management", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(app: web::Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let mut text = String::with_capacity(64 * 1024);
-    prometheus_client::encoding::text::encode(&mut text, &app.registry)
-        .map_err(|error| Problem::new(problem::INTERNAL, "The metrics can't be written.").because(error))?;
-    let text = CATALOG.admitted(&text);
     let accepts = |value: &str| value.contains("application/openmetrics-text");
     let wants_openmetrics = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(accepts);
-    Ok(if wants_openmetrics {
-        HttpResponse::Ok().content_type(exposition::OPENMETRICS).body(text)
+    let mut page = String::with_capacity(64 * 1024);
+    let (written, content_type) = if wants_openmetrics {
+        (text::encode(&mut page, &app.registry), OPENMETRICS)
     } else {
-        HttpResponse::Ok().content_type(exposition::PLAIN).body(exposition::plain(&text))
-    })
+        (prometheus_text::encode(&mut page, &app.registry), prometheus_text::CONTENT_TYPE)
+    };
+    written.map_err(|error| Problem::new(problem::INTERNAL, "The metrics can't be written.").because(error))?;
+    Ok(HttpResponse::Ok().content_type(content_type).body(CATALOG.admitted(&page)))
 }

@@ -243,7 +243,6 @@ impl<'a> Flight<'a> {
         }
         if !self.probe {
             self.observer.metrics.error_rate.record(status >= 400);
-            self.observer.metrics.in_flight.dec();
         }
         if self.context.sampled {
             self.complete_span(route, status);
@@ -251,6 +250,10 @@ impl<'a> Flight<'a> {
             self.observer.telemetry.record_late(|| self.late(route, status, took));
         }
         self.log(route, status, took.as_secs_f64() * 1000.0, internal);
+        // Last, since the stop waits for it.
+        if !self.probe {
+            self.observer.metrics.in_flight.dec();
+        }
     }
 
     /// Errors and slow requests have a span in any case, made afterwards, so that the others pay nothing for it.

@@ -1,6 +1,6 @@
 //! `compose.yaml`: one command, and everything is there, healthy and shut off from what it doesn't need.
 
-use devkit::wait_until;
+use devkit::{versions, wait_until};
 use serde_json::{Value, json};
 
 use crate::support::{LIMIT, Project, client, docker, output};
@@ -26,6 +26,24 @@ async fn one_command_brings_up_a_system_that_serves_and_another_leaves_nothing_o
     for list in [&["ps", "--all", "--quiet"][..], &["volume", "ls", "--quiet"], &["network", "ls", "--quiet"]] {
         assert_eq!(docker(&[list, &["--filter", &label]].concat()).await, "", "{list:?}");
     }
+}
+
+#[tokio::test]
+async fn valkey_serves_as_well_as_redis() {
+    let project = Project::up(&[("REDIS_IMAGE", versions::image("VALKEY").unwrap())]).await;
+    let url = format!("http://{}", project.address().await);
+    let (client, token) = (client(), project.token().await);
+
+    let version = project.compose(&["exec", "redis", "valkey-server", "--version"]).await;
+    assert!(version.starts_with("Valkey server"), "{version}");
+    let health: Value = client.get(format!("{url}/health")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(health["services"]["redis"], "healthy", "{health}");
+    // Such values live there alone.
+    let value = format!("{url}/api/cache/greeting");
+    let put = client.put(&value).bearer_auth(&token).json(&json!({"hello": "valkey"})).send().await.unwrap();
+    assert!(put.status().is_success(), "{put:?}");
+    let read: Value = client.get(&value).send().await.unwrap().json().await.unwrap();
+    assert_eq!(read["value"], json!({"hello": "valkey"}));
 }
 
 #[tokio::test]

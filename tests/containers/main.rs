@@ -20,3 +20,4 @@ mod monitoring;
 mod rolling;
 mod rollouts;
 mod swarm;
+mod upgrade;

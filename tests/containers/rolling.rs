@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use devkit::load::Failure;
-use devkit::wait_until;
+use devkit::{versions, wait_until};
 
 use crate::support::{Container, LIMIT, Project, client, docker, mixed_load, wait_for_more};
 
@@ -19,7 +19,7 @@ impl Jaeger {
 
     async fn start(project: &Project) -> Self {
         let network = format!("--network={}_monitoring", project.name);
-        let publish = ["--network-alias=jaeger", "--publish=127.0.0.1::16686", "jaegertracing/jaeger:2.13.0"];
+        let publish = ["--network-alias=jaeger", "--publish=127.0.0.1::16686", versions::image("JAEGER").unwrap()];
         let jaeger = Self(Container::run(&[&[network.as_str()], &publish[..]].concat()).await);
         let url = jaeger.query("services").await;
         let up = async || client().get(&url).send().await.is_ok_and(|answer| answer.status() == 200);

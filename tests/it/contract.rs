@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use devkit::wait_until;
 use reqwest::Method;
 use serde_json::json;
-use telemetry::catalog::Kind;
+use telemetry::catalog::{Kind, Metric};
 
+use crate::support::exposition::{self, Family};
 use crate::support::{Collector, LIMIT, TestApp};
 
 #[path = "../../src/catalog.rs"]
@@ -68,50 +69,32 @@ async fn a_scrape_holds_the_declared_families_and_no_others() {
     wait_until("spans were exported", LIMIT, exported).await.unwrap();
     let own = async || app.metric("cache_invalidate_visible_seconds_count").await.is_some_and(|count| count > 0.0);
     wait_until("an invalidation came back", LIMIT, own).await.unwrap();
-    let text =
-        app.send(app.request(Method::GET, "/metrics").header("accept", "application/openmetrics-text")).await.text;
-
-    let mut seen = BTreeSet::new();
-    let mut family = None;
-    for line in text.lines() {
-        let mut words = line.trim_start_matches("# ").splitn(3, ' ');
-        let (kind, name, rest) = (words.next().unwrap(), words.next().unwrap_or_default(), words.next());
-        match (line.starts_with("# "), kind) {
-            (true, "HELP") => {
-                let metric = CATALOG.metric(name).unwrap_or_else(|| panic!("{name} isn't declared"));
-                assert_eq!(rest.unwrap().trim_end_matches('.'), metric.help.trim_end_matches('.'), "{name}");
-                family = Some(metric);
-                seen.insert(metric.name);
-            }
-            (true, "TYPE") => {
-                let declared = match family.unwrap().kind {
-                    Kind::Counter => "counter",
-                    Kind::Gauge => "gauge",
-                    Kind::Histogram => "histogram",
-                };
-                assert_eq!(rest, Some(declared), "{name}");
-            }
-            (true, _) => {}
-            (false, sample) => {
-                let Some((_, labels)) = line.split(" # ").next().unwrap().split_once('{') else { continue };
-                let names: Vec<&str> =
-                    labels.split("=\"").map(|part| part.rsplit([',', '"', '{']).next().unwrap()).collect();
-                let (declared, used) = (family.unwrap().labels, &names[..names.len() - 1]);
-                assert!(used.iter().all(|label| *label == "le" || declared.contains(label)), "{sample}: {used:?}");
-                assert!(
-                    declared.iter().all(|label| used.contains(label)),
-                    "{sample}: {used:?} lacks one of {declared:?}"
-                );
-            }
-        }
+    for (accept, openmetrics) in [("application/openmetrics-text", true), ("text/plain", false)] {
+        let scrape = app.send(app.request(Method::GET, "/metrics").header("accept", accept)).await;
+        let seen: BTreeSet<_> =
+            exposition::families(&scrape.text, openmetrics).iter().map(|family| declared(family).name).collect();
+        let known = |metric: &&Metric| seen.contains(metric.name) || TROUBLE.contains(&metric.name);
+        let missing: Vec<_> = CATALOG.metrics.iter().filter(|metric| !known(metric)).collect();
+        assert!(missing.is_empty(), "declared, but not in a scrape of {accept}: {missing:?}");
     }
-    let missing: Vec<_> = CATALOG
-        .metrics
-        .iter()
-        .map(|metric| metric.name)
-        .filter(|name| !seen.contains(name) && !TROUBLE.contains(name))
-        .collect();
-    assert!(missing.is_empty(), "declared, but not in a scrape: {missing:?}");
+}
+
+/// The family as it is declared, which it has to be.
+fn declared(family: &Family) -> &'static Metric {
+    let name = &family.name;
+    let metric = CATALOG.metric(name).unwrap_or_else(|| panic!("{name} isn't declared"));
+    assert_eq!(family.help.trim_end_matches('.'), metric.help.trim_end_matches('.'), "{name}");
+    let kind = match metric.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    assert_eq!(family.kind, kind, "{name}");
+    for sample in &family.samples {
+        let labels: BTreeSet<_> = sample.labels.keys().map(String::as_str).filter(|label| *label != "le").collect();
+        assert_eq!(labels, metric.labels.iter().copied().collect(), "{name}");
+    }
+    metric
 }
 
 #[tokio::test]

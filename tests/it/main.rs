@@ -33,6 +33,7 @@ mod log_filter;
 mod logs;
 mod metrics;
 mod migrations;
+mod named_versions;
 mod output;
 mod pages;
 mod ports;

@@ -2,6 +2,20 @@ use std::fs;
 
 use crate::health::memory::*;
 
+/// Recorded hierarchies, a line of a file each: see the folder's README.
+const HOST: &str = include_str!("fixtures/cgroup-v2-host.txt");
+const NAMESPACE: &str = include_str!("fixtures/cgroup-v2-namespace.txt");
+
+/// What a process reads whose `/proc/self/cgroup` is `groups`, on a machine with 1.4 GiB.
+fn recorded(hierarchy: &str, groups: &str) -> Memory {
+    let mut files = std::collections::BTreeMap::<&str, String>::new();
+    for (file, line) in hierarchy.lines().map(|line| line.split_once(':').unwrap()) {
+        *files.entry(file).or_default() += &format!("{line}\n");
+    }
+    let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    memory(groups, Some(1_504_912 << 10), &files)
+}
+
 fn memory(groups: &str, host: Option<u64>, files: &[(&str, &str)]) -> Memory {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in files {
@@ -14,16 +28,44 @@ fn memory(groups: &str, host: Option<u64>, files: &[(&str, &str)]) -> Memory {
 
 #[test]
 fn version_2_counts_usage_without_inactive_file_cache() {
-    let stat = ("app/memory.stat", "anon 50000000\ninactive_file 4857600\n");
-    let files = [("app/memory.current", "104857600\n"), stat, ("app/memory.max", "268435456\n")];
-    let expected = Memory { used: Some(100_000_000), limit: Some(268_435_456) };
-    assert_eq!(memory("0::/app\n", Some(8 << 30), &files), expected);
+    let expected = Memory { used: Some(57_344 - 16_384), limit: Some(64 << 20) };
+    assert_eq!(recorded(HOST, "0::/half\n"), expected);
+}
+
+#[test]
+fn the_limit_of_a_group_around_it_counts_with_all_that_shares_it() {
+    // app.service has no limit of its own; most of the slice's memory is its neighbour's.
+    let expected = Memory { used: Some(122_744_832 - 50_409_472), limit: Some(160 << 20) };
+    assert_eq!(recorded(HOST, "0::/plinth.slice/app.service\n"), expected);
+}
+
+#[test]
+fn of_limits_inside_one_another_the_closest_to_be_reached_counts() {
+    let tight = HOST.replace("app.service/memory.max:max", "app.service/memory.max:29360128");
+    let expected = Memory { used: Some(76_271_616 - 50_348_032), limit: Some(28 << 20) };
+    assert_eq!(recorded(&tight, "0::/plinth.slice/app.service\n"), expected);
+    // Its own limit is the lower one still, but its neighbour has nearly used up the slice's.
+    let full = HOST.replace("app.service/memory.max:max", "app.service/memory.max:67108864");
+    let expected = Memory { used: Some(122_744_832 - 50_409_472), limit: Some(160 << 20) };
+    assert_eq!(recorded(&full, "0::/plinth.slice/app.service\n"), expected);
 }
 
 #[test]
 fn version_2_without_a_limit_has_none() {
-    let files = [("memory.current", "10"), ("memory.stat", "inactive_file 4"), ("memory.max", "max")];
-    assert_eq!(memory("0::/elsewhere/on/the/host\n", None, &files), Memory { used: Some(6), limit: None });
+    let expected = Memory { used: Some(5_636_096 - 745_472), limit: None };
+    assert_eq!(recorded(HOST, "0::/init\n"), expected);
+    // The root of all groups counts nothing.
+    assert_eq!(recorded(HOST, "0::/\n"), Memory::default());
+}
+
+#[test]
+fn in_a_cgroup_namespace_its_own_group_is_the_root() {
+    let own = Memory { used: Some(80_900_096 - 50_479_104), limit: None };
+    assert_eq!(recorded(NAMESPACE, "0::/\n"), own);
+    // A process that was moved out of the namespace's groups is told a way that leads nowhere.
+    assert_eq!(recorded(NAMESPACE, "0::/../side.service\n"), own);
+    let limited = NAMESPACE.replace("memory.max:max", "memory.max:100663296");
+    assert_eq!(recorded(&limited, "0::/\n"), Memory { limit: Some(96 << 20), ..own });
 }
 
 #[test]

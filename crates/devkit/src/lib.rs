@@ -25,6 +25,7 @@ mod redis;
 mod say;
 mod server;
 mod settings;
+pub mod versions;
 mod wait;
 
 pub use crate::redis::Redis;

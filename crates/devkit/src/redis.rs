@@ -15,8 +15,8 @@ use crate::port::loopback;
 use crate::programs::find;
 use crate::server::{Recipe, Server};
 use crate::settings::{Source, allowed};
+use crate::versions;
 
-const IMAGE: &str = "redis:8-alpine";
 const SETTINGS: [&str; 4] = ["--save", "", "--appendonly", "no"];
 
 /// A Redis server of its own: empty at start, nothing kept on disk. It ends with the value, or with the process that
@@ -96,7 +96,7 @@ fn in_container() -> anyhow::Result<Server> {
         );
     }
     let command = [&["redis-server"], &SETTINGS[..]].concat();
-    let container = Container::start(IMAGE, 6379, &[], &command)?;
+    let container = Container::start(versions::image("REDIS")?, 6379, &[], &command)?;
     let start = Instant::now();
     while ask(loopback(container.port())).is_none() {
         if start.elapsed() > Duration::from_secs(60) {

@@ -92,14 +92,15 @@ impl Catalog {
         !own || declared.iter().any(|named| named.name == metadata.name())
     }
 
-    /// A scrape without families that aren't declared.
-    pub fn admitted(&self, openmetrics: &str) -> String {
-        let mut text = String::with_capacity(openmetrics.len());
+    /// A scrape without families that aren't declared; OpenMetrics, or the older text, where counters are named with
+    /// their `_total`.
+    pub fn admitted(&self, scrape: &str) -> String {
+        let mut text = String::with_capacity(scrape.len());
         let mut admitted = true;
-        for line in openmetrics.lines() {
+        for line in scrape.lines() {
             let descriptor = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
             if let Some(name) = descriptor.and_then(|rest| rest.split(' ').next()) {
-                admitted = self.metric(name).is_some();
+                admitted = self.metric(name.strip_suffix("_total").unwrap_or(name)).is_some();
             }
             if admitted || line == "# EOF" {
                 let _ = writeln!(text, "{line}");

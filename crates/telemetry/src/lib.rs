@@ -7,7 +7,6 @@ pub mod context;
 pub mod error_rate;
 mod events;
 mod export;
-pub mod exposition;
 pub mod levels;
 pub mod log;
 pub mod process;
@@ -51,7 +50,7 @@ impl Telemetry {
         events::log_panics(log.clone());
         let spans = Outcomes::default();
         let provider = config.export.as_ref().map(|export| traces::provider(config, export, &spans)).transpose()?;
-        let traces = provider.map(|provider| (provider.clone(), provider.tracer(env!("CARGO_PKG_NAME"))));
+        let traces = provider.map(|provider| (provider.clone(), provider.tracer(env!("CARGO_CRATE_NAME"))));
         let layer = traces.as_ref().map(|(_, tracer)| {
             tracing_opentelemetry::layer()
                 .with_tracer(tracer.clone())

@@ -89,4 +89,6 @@ fn an_undeclared_family_is_left_out_of_a_scrape() {
                   # HELP known Known.\n# TYPE known counter\nknown_total 1\n# EOF\n";
     let admitted = CATALOG.admitted(scrape);
     assert_eq!(admitted, "# HELP known Known.\n# TYPE known counter\nknown_total 1\n# EOF\n");
+    let older = "# TYPE secret_total counter\nsecret_total 1\n# TYPE known_total counter\nknown_total 1\n";
+    assert_eq!(CATALOG.admitted(older), "# TYPE known_total counter\nknown_total 1\n");
 }

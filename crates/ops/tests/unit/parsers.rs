@@ -41,7 +41,7 @@ fn durations_are_counted_from_the_first_page_without_probes() {
 }
 
 #[test]
-fn slots_are_read_from_what_haproxy_2_6_prints() {
+fn slots_are_read_from_what_haproxy_prints() {
     let (state, stat) = (include_str!("recorded/servers-state.txt"), include_str!("recorded/stat.csv"));
     let slots = stat::slots(state, stat).unwrap();
     let names: Vec<_> = slots.iter().map(|slot| slot.name.as_str()).collect();

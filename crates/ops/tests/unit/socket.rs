@@ -81,7 +81,7 @@ async fn what_the_balancer_refuses_is_said_and_its_state_is_not_kept() {
     assert_eq!(socket.kept(), None);
 }
 
-/// HAProxy 2.6 corrupts its memory when servers are added or deleted at run time.
+/// A reload forgets servers that were added at run time.
 #[tokio::test]
 async fn slots_are_changed_but_never_added_or_deleted() {
     let answer = format!("\n\n\n\n\n{STATE}");

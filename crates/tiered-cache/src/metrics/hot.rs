@@ -140,7 +140,7 @@ impl Collector for Hot {
         let help = "Time between the read of the source and the answer";
         let mut ages = encoder.encode_descriptor("cache_served_age_seconds", help, None, MetricType::Histogram)?;
         for cache in caches.iter() {
-            let bounds = AGES_MS.iter().map(|&bound| Duration::from_millis(bound).as_secs_f64()).chain([f64::MAX]);
+            let bounds = AGES_MS.iter().map(|&bound| Duration::from_millis(bound).as_secs_f64()).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> =
                 bounds.enumerate().map(|(i, bound)| (bound, cache.sum(|shard| &shard.ages[i]))).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();

@@ -41,7 +41,11 @@ const WELL: &[&str] = &[
     "--health-cmd=true",
     "--health-interval=1s",
 ];
-pub const IMAGE: &str = "debian:bookworm-slim";
+
+/// A Debian with a shell.
+pub fn debian() -> &'static str {
+    devkit::versions::image("DEBIAN").unwrap()
+}
 
 impl Sick {
     /// Set up well but for `options`, doing `command`. Later options win over earlier ones.
@@ -53,7 +57,7 @@ impl Sick {
     pub fn bare(options: &[&str], command: &[&str]) -> Self {
         let sick = Self { name: name() };
         // Some never start; that is what is wrong with them.
-        docker(&[&["run", "--detach", "--name", &sick.name], options, &[IMAGE], command].concat());
+        docker(&[&["run", "--detach", "--name", &sick.name], options, &[debian()], command].concat());
         sick
     }
 

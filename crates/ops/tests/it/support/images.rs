@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use devkit::versions;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
@@ -63,24 +64,23 @@ impl Image {
         let tag = format!("{base}-{self:?}").to_lowercase();
         // Other commands than the web process have no proxy.
         let serve = r#"[ $# = 0 ] || exec /plinth \"$@\"; /plinth serve & exec haproxy -db -f /faulty.cfg"#;
+        let [debian, haproxy] = ["DEBIAN", "HAPROXY"].map(|name| versions::image(name).unwrap());
         let faulty = FAULTY.replace('\n', "\\n");
         let dockerfile = match self {
             Self::Second => format!("FROM {base}\nLABEL org.opencontainers.image.version=2"),
             Self::Third => format!("FROM {base}\nLABEL org.opencontainers.image.version=3"),
             Self::FivePercentErrors => format!(
-                "FROM haproxy:2.6\nUSER root\nCOPY --from={base} /plinth /plinth\nRUN printf '{faulty}' > /faulty.cfg\n\
+                "FROM {haproxy}\nUSER root\nCOPY --from={base} /plinth /plinth\nRUN printf '{faulty}' > /faulty.cfg\n\
                  USER 1001\nENV PORT=3001\nLABEL org.opencontainers.image.version=faulty\n\
                  ENTRYPOINT [\"bash\", \"-c\", \"{serve}\", \"--\"]\nCMD []"
             ),
             Self::Contract => format!(
-                "FROM debian:bookworm-slim\nCOPY --from={base} /plinth /plinth\nUSER 1001\n\
+                "FROM {debian}\nCOPY --from={base} /plinth /plinth\nUSER 1001\n\
                  LABEL org.opencontainers.image.version=contract\n\
                  ENTRYPOINT [\"sh\", \"-c\", \"{CONTRACT}\", \"--\"]\nCMD []"
             ),
-            Self::Crashes => {
-                "FROM debian:bookworm-slim\nENTRYPOINT [\"sh\", \"-c\", \"echo dying; exit 3\"]".to_owned()
-            }
-            Self::RunsOutOfMemory => "FROM debian:bookworm-slim\nENTRYPOINT [\"tail\", \"/dev/zero\"]".to_owned(),
+            Self::Crashes => format!("FROM {debian}\nENTRYPOINT [\"sh\", \"-c\", \"echo dying; exit 3\"]"),
+            Self::RunsOutOfMemory => format!("FROM {debian}\nENTRYPOINT [\"tail\", \"/dev/zero\"]"),
             Self::OtherArchitecture => {
                 let import = format!("head -c 10240 /dev/zero | docker import - {tag}");
                 // Nothing here can build for another machine; but an image's description is only text.

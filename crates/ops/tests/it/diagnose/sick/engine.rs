@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::relay::Relay;
-use crate::diagnose::support::{IMAGE, Sick, docker, json, ops};
+use crate::diagnose::support::{Sick, debian, docker, json, ops};
 
 #[test]
 fn a_container_that_vanishes_meanwhile_is_reported_as_gone() {
@@ -88,7 +88,7 @@ fn debug_runs_the_command_and_not_what_the_tools_image_starts() {
     let _alone = TOOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let target = Sick::new(&[], &["sleep", "61234"]);
     let tag = format!("{}-tools", target.name);
-    let dockerfile = format!("FROM {IMAGE}\nENTRYPOINT [\"/bin/false\"]\nHEALTHCHECK CMD false\n");
+    let dockerfile = format!("FROM {}\nENTRYPOINT [\"/bin/false\"]\nHEALTHCHECK CMD false\n", debian());
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("Dockerfile"), dockerfile).unwrap();
     docker(&["build", "--quiet", "--tag", &tag, folder.path().to_str().unwrap()]);
@@ -105,7 +105,7 @@ fn debug_sees_the_targets_processes_and_files() {
     let _alone = TOOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let target = Sick::new(&[], &["sleep", "61234"]);
     let look = "tr '\\0' ' ' </proc/1/cmdline; ls -d /proc/1/root/tmp";
-    let output = ops(&["debug", &target.name, "--image", IMAGE, "--", "sh", "-c", look]);
+    let output = ops(&["debug", &target.name, "--image", debian(), "--", "sh", "-c", look]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("sleep 61234") && said.contains("/proc/1/root/tmp"), "{said}");
     let tools = docker(&["ps", "--all", "--filter", "name=ops-debug-", "--format", "{{.Names}}"]);

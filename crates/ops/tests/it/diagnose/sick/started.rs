@@ -3,7 +3,7 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
-use crate::diagnose::support::{IMAGE, Sick, docker, json, until};
+use crate::diagnose::support::{Sick, debian, docker, json, until};
 
 /// A folder with one program in it, mounted at `/x`.
 struct Mounted(tempfile::TempDir);
@@ -127,7 +127,7 @@ fn what_runs_has_no_cause() {
 
 #[test]
 fn an_image_is_tried_in_a_container_that_is_removed() {
-    let (code, document) = json(&["startup", IMAGE, "--run", "--for", "5s"]);
+    let (code, document) = json(&["startup", debian(), "--run", "--for", "5s"]);
     let made = document["facts"]["name"].as_str().unwrap();
     assert!(made.starts_with("ops-startup-"), "{made}");
     // Its shell finds no input, and ends.
