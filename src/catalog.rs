@@ -45,7 +45,7 @@ const METRICS: &[Metric] = &[
     Metric::counter("cache_codec_errors", &["cache", "result"], 4 * CACHES, "Stored entries that could not be read"),
     Metric::counter("cache_errors", &["cache", "result"], 7 * CACHES, "Reads that failed"),
     Metric::counter("cache_invalidations", &["outcome"], 2, "Notices to the shared tier by outcome"),
-    Metric::counter("cache_bus_gap", &["reason"], 8, "Times the bus lost something"),
+    Metric::counter("cache_bus_gap", &[], 1, "Times the bus lost something"),
     Metric::counter("cache_consistency_probe", &["cache", "result"], 4 * CACHES, "Hits checked against the source"),
     Metric::histogram("cache_load_seconds", &["cache"], CACHES, "Time that loads from the source took"),
     Metric::histogram("cache_op_seconds", &["tier", "op", "outcome"], 40, "Time that operations of shared tiers took"),

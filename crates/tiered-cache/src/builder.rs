@@ -7,14 +7,12 @@ use tokio::runtime::Handle;
 use tracing::Span;
 
 use crate::l3::Memcached;
-use crate::{Bus, ChangeLog, CopyStore, Redis, Remote, TieredCache, WhenBlind};
+use crate::{Bus, ChangeLog, CopyStore, Remote, TieredCache, WhenBlind};
 
 /// Collects the parts of a [`TieredCache`].
 pub struct Builder {
     pub(crate) runtime: Handle,
     pub(crate) l1_bytes: u64,
-    pub(crate) namespace: String,
-    pub(crate) redis: Option<Redis>,
     pub(crate) remote: Option<(Arc<dyn Remote>, Box<dyn Bus>)>,
     pub(crate) l3: Option<Arc<dyn CopyStore>>,
     pub(crate) log: Option<Arc<dyn ChangeLog>>,
@@ -42,8 +40,6 @@ impl Builder {
         Self {
             runtime,
             l1_bytes: 64 * 1024 * 1024,
-            namespace: "cache".to_owned(),
-            redis: None,
             remote: None,
             l3: None,
             log: None,
@@ -73,33 +69,21 @@ impl Builder {
         self
     }
 
-    /// The shared tier, used together with a log. Without it there is no L2, and others hear of writes by the log alone.
-    pub fn redis(mut self, redis: Redis) -> Self {
-        self.redis = Some(redis);
-        self
-    }
-
-    /// Another shared tier and bus than Redis, for tests.
+    /// The shared tier and its bus, used together with a log. Without them there is no L2, and others hear of writes by the
+    /// log alone.
     pub fn remote(mut self, remote: Arc<dyn Remote>, bus: Box<dyn Bus>) -> Self {
         self.remote = Some((remote, bus));
         self
     }
 
-    /// L3 in memcached: `host:port` or a `memcache://` URL. Used only together with a shared tier.
-    pub fn memcached(mut self, url: &str) -> Self {
-        self.l3 = Some(Arc::new(Memcached::new(url)));
-        self
+    /// L3 in memcached: `host:port` or a `memcache://` URL, and what its keys begin with.
+    pub fn memcached(self, url: &str, namespace: &str) -> Self {
+        self.l3(Arc::new(Memcached::new(url, namespace)))
     }
 
-    /// L3 elsewhere.
+    /// L3 elsewhere. Used only together with a shared tier.
     pub fn l3(mut self, store: Arc<dyn CopyStore>) -> Self {
         self.l3 = Some(store);
-        self
-    }
-
-    /// Prefix of every key in the shared tiers.
-    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
-        self.namespace = namespace.into();
         self
     }
 

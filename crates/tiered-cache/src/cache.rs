@@ -27,10 +27,9 @@ use crate::metrics::CacheMetrics;
 use crate::probe;
 use crate::read::{Ask, is_due};
 use crate::recent::Recent;
-use crate::redis::{RedisBus, RedisRemote};
 use crate::state::State;
 use crate::untold::Untold;
-use crate::{Bus, CacheError, CacheHealth, CacheKey, Hit, LoadError, Loaded, Policy, Read, Remote};
+use crate::{CacheError, CacheHealth, CacheKey, Hit, LoadError, Loaded, Policy, Read};
 
 const FLIGHTS: usize = 10_000;
 
@@ -49,13 +48,7 @@ impl TieredCache {
     }
 
     pub(crate) fn start(parts: Builder) -> Self {
-        let Builder { runtime, l1_bytes, namespace, redis, remote, l3, log, gate, .. } = parts;
-        let shared: Option<(Arc<dyn Remote>, Box<dyn Bus>)> = remote.or_else(|| {
-            let redis = redis?;
-            let remote = RedisRemote::new(redis.clone(), &namespace);
-            let bus = RedisBus::new(&redis, &remote);
-            Some((Arc::new(remote), Box::new(bus)))
-        });
+        let Builder { runtime, l1_bytes, remote: shared, l3, log, gate, .. } = parts;
         if shared.is_some() && log.is_none() {
             tracing::warn!(name: "cache.no_log", target: "tiered_cache", "the shared tier isn't used: only a log says what in it is right");
         }
@@ -75,7 +68,7 @@ impl TieredCache {
             fence: Fence::new(log.is_none()),
             log,
             remote,
-            l3: l3.map(|store| L3::new(store, namespace)),
+            l3: l3.map(L3::new),
             metrics: CacheMetrics::default(),
             // Below 2^53, for Lua's sake, and never 0.
             replica: rand::random_range(1..1 << 53),

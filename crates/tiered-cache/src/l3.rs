@@ -25,20 +25,19 @@ const CONNECTIONS: usize = 8;
 #[async_trait]
 pub trait CopyStore: Send + Sync + 'static {
     /// Reads a copy.
-    async fn get(&self, key: &str) -> Result<Option<Bytes>, RemoteError>;
+    async fn get(&self, place: Place) -> Result<Option<Bytes>, RemoteError>;
     /// Keeps a copy for some time.
-    async fn set(&self, key: &str, copy: Bytes, ttl: Duration) -> Result<(), RemoteError>;
+    async fn set(&self, place: Place, copy: Bytes, ttl: Duration) -> Result<(), RemoteError>;
 }
 
 pub(crate) struct L3 {
     store: Arc<dyn CopyStore>,
     pub(crate) breaker: Breaker,
-    namespace: String,
 }
 
 impl L3 {
-    pub(crate) fn new(store: Arc<dyn CopyStore>, namespace: String) -> Self {
-        Self { store, breaker: Breaker::new(), namespace }
+    pub(crate) fn new(store: Arc<dyn CopyStore>) -> Self {
+        Self { store, breaker: Breaker::new() }
     }
 
     /// The copy and the time since it was stored, if Redis vouches for it.
@@ -46,8 +45,7 @@ impl L3 {
         if mark.copy == 0 {
             return None;
         }
-        let key = self.key(place);
-        let mut copy = self.guarded(self.store.get(&key)).await??;
+        let mut copy = self.guarded(self.store.get(place)).await??;
         let (name, stamp) = (copy.try_get_u64().ok()?, copy.try_get_u64().ok()?);
         let vouched = name == mark.copy && stamp <= mark.now;
         vouched.then(|| (copy, Duration::from_millis(mark.now - stamp)))
@@ -58,12 +56,7 @@ impl L3 {
         copy.put_u64(name);
         copy.put_u64(stamp);
         copy.put_slice(entry);
-        let key = self.key(place);
-        self.guarded(self.store.set(&key, copy.freeze(), ttl)).await.is_some()
-    }
-
-    fn key(&self, place: Place) -> String {
-        format!("{}:{:032x}:s{}", self.namespace, place.hash, place.schema)
+        self.guarded(self.store.set(place, copy.freeze(), ttl)).await.is_some()
     }
 
     /// Within the deadline, and not at all while the breaker is open, but for one probe now and then.
@@ -84,14 +77,19 @@ impl L3 {
 
 pub(crate) struct Memcached {
     address: String,
+    namespace: String,
     client: OnceCell<AsyncMemcache>,
 }
 
 impl Memcached {
     /// `host:port`, with or without `memcache://` before it.
-    pub(crate) fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str, namespace: &str) -> Self {
         let address = url.split_once("://").map_or(url, |(_, address)| address).trim_end_matches('/');
-        Self { address: address.to_owned(), client: OnceCell::new() }
+        Self { address: address.to_owned(), namespace: namespace.to_owned(), client: OnceCell::new() }
+    }
+
+    fn key(&self, place: Place) -> String {
+        format!("{}:{:032x}:s{}", self.namespace, place.hash, place.schema)
     }
 
     async fn client(&self) -> Result<&AsyncMemcache, RemoteError> {
@@ -109,13 +107,13 @@ fn failed(error: &memcache::exp::Error) -> RemoteError {
 
 #[async_trait]
 impl CopyStore for Memcached {
-    async fn get(&self, key: &str) -> Result<Option<Bytes>, RemoteError> {
-        let copy: Option<Vec<u8>> = self.client().await?.get(key).await.map_err(|error| failed(&error))?;
+    async fn get(&self, place: Place) -> Result<Option<Bytes>, RemoteError> {
+        let copy: Option<Vec<u8>> = self.client().await?.get(self.key(place)).await.map_err(|error| failed(&error))?;
         Ok(copy.map(Bytes::from))
     }
 
-    async fn set(&self, key: &str, copy: Bytes, ttl: Duration) -> Result<(), RemoteError> {
+    async fn set(&self, place: Place, copy: Bytes, ttl: Duration) -> Result<(), RemoteError> {
         let ttl = Ttl::secs(u32::try_from(ttl.as_secs().max(1)).unwrap_or(u32::MAX));
-        self.client().await?.set(key, &copy[..], ttl).await.map_err(|error| failed(&error))
+        self.client().await?.set(self.key(place), &copy[..], ttl).await.map_err(|error| failed(&error))
     }
 }

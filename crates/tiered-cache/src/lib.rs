@@ -23,7 +23,6 @@ mod policy;
 mod probe;
 mod read;
 mod recent;
-mod redis;
 mod remote;
 mod state;
 mod stripes;
@@ -40,9 +39,8 @@ pub use l3::CopyStore;
 pub use log::{Change, ChangeLog, Changed, LogRead, LogReader};
 pub use metrics::CacheMetrics;
 pub use policy::{Policy, Read, WhenBlind};
-pub use redis::{Redis, RedisConfig, RedisConfigError, RemoteError};
 pub use remote::{
-    Acquired, Batch, Beat, Bus, Cleaning, Fill, Filled, Found, Gap, Mark, Notice, Place, Pulse, Reached, Remote, Token,
-    Told,
+    Acquired, Batch, Beat, Bus, Cleaning, Fill, Filled, Found, LEASE, Mark, Notice, Place, Pulse, Reached, Remote,
+    RemoteError, Token, Told,
 };
 pub use write::Committed;

@@ -25,7 +25,7 @@ pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
                     inner.metrics.bus_reconnects.inc();
                 }
                 inner.hear_bus(&batch);
-                batch.gap.is_none()
+                !batch.gap
             }
             Err(error) => {
                 lost = inner.heard().bus.is_some();
@@ -46,15 +46,12 @@ pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
 
 impl Inner {
     fn hear_bus(&self, batch: &Batch) {
-        if let Some(gap) = batch.gap {
-            self.metrics.bus_gap(gap.as_str());
-        }
         if !batch.notices.is_empty() {
             self.hear_notices(batch);
         }
         let mut heard = lock(&self.heard);
-        if batch.gap.is_some() {
-            heard.bus_unbroken_since = Some(batch.sent_at);
+        if batch.gap && heard.bus_unbroken_since.replace(batch.sent_at).is_some() {
+            self.metrics.bus_gaps.inc();
         }
         heard.reached = batch.reached;
         if batch.caught_up {

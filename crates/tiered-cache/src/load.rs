@@ -16,8 +16,7 @@ use crate::entry::{Refresh, Times};
 use crate::flight::{Arrived, Flight, Outcome};
 use crate::inner::Inner;
 use crate::metrics::outcome;
-use crate::redis::LEASE;
-use crate::remote::{Acquired, Fill, Filled, Found, Mark, Place, Token, traced};
+use crate::remote::{Acquired, Fill, Filled, Found, LEASE, Mark, Place, Token, traced};
 use crate::stripes::Epoch;
 use crate::{CacheError, Entry, Kind, LoadError, Loaded, Policy, Read, Remote, RemoteError, Tier};
 

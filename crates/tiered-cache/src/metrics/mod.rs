@@ -37,7 +37,6 @@ struct Counters {
     codec_errors: Family<Labels<2>, Counter>,
     errors: Family<Labels<2>, Counter>,
     invalidations: Family<Labels<1>, Counter>,
-    bus_gaps: Family<Labels<1>, Counter>,
     probes: Family<Labels<2>, Counter>,
 }
 
@@ -53,7 +52,6 @@ impl Counters {
         to.register("cache_codec_errors", "Stored entries that could not be read", self.codec_errors.clone());
         to.register("cache_errors", "Reads that failed", self.errors.clone());
         to.register("cache_invalidations", "Notices to the shared tier by outcome", self.invalidations.clone());
-        to.register("cache_bus_gap", "Times the bus lost something", self.bus_gaps.clone());
         to.register("cache_consistency_probe", "Hits checked against the source", self.probes.clone());
     }
 }
@@ -66,6 +64,7 @@ pub struct CacheMetrics {
     counters: Counters,
     loads: Histograms<1>,
     operations: Histograms<3>,
+    pub(crate) bus_gaps: Counter,
     pub(crate) bus_errors: Counter,
     pub(crate) bus_reconnects: Counter,
     pub(crate) log_errors: Counter,
@@ -85,6 +84,7 @@ impl Default for CacheMetrics {
             counters: Counters::default(),
             loads: Family::new_with_constructor(histogram),
             operations: Family::new_with_constructor(histogram),
+            bus_gaps: Counter::default(),
             bus_errors: Counter::default(),
             bus_reconnects: Counter::default(),
             log_errors: Counter::default(),
@@ -102,6 +102,7 @@ impl CacheMetrics {
         self.counters.register(to);
         to.register("cache_load_seconds", "Time that loads from the source took", self.loads.clone());
         to.register("cache_op_seconds", "Time that operations of shared tiers took", self.operations.clone());
+        to.register("cache_bus_gap", "Times the bus lost something", self.bus_gaps.clone());
         to.register("cache_bus_errors", "Reads of the bus that failed", self.bus_errors.clone());
         let help = "Times the bus was read again after a failure";
         to.register("cache_bus_reconnects", help, self.bus_reconnects.clone());
@@ -148,10 +149,6 @@ impl CacheMetrics {
 
     pub(crate) fn invalidations(&self, outcome: &'static str) {
         self.counters.invalidations.get_or_create(&[("outcome", outcome)]).inc();
-    }
-
-    pub(crate) fn bus_gap(&self, reason: &'static str) {
-        self.counters.bus_gaps.get_or_create(&[("reason", reason)]).inc();
     }
 
     pub(crate) fn probed(&self, cache: &'static str, result: &'static str) {

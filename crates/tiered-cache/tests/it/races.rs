@@ -361,6 +361,7 @@ async fn a_flush_during_loads_loses_their_fills_and_nothing_else() {
         })
         .collect();
     source.read().await;
+    let before = metric(&a.cache, "cache_bus_gap_total");
     world.flush();
     source.open();
 
@@ -372,7 +373,7 @@ async fn a_flush_during_loads_loses_their_fills_and_nothing_else() {
     }
     assert!(unstored >= 1);
     assert_eq!(world.count_of("lost"), unstored);
-    until(|| metric(&a.cache, r#"cache_bus_gap_total{reason="reset"}"#) >= 1.0).await;
+    until(|| metric(&a.cache, "cache_bus_gap_total") > before).await;
     assert_eq!(a.put().await, 2);
     assert_eq!(a.get().await.unwrap().entry.version, 2);
 }

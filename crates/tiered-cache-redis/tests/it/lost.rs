@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use devkit::{Fault, FaultProxy};
 use tiered_cache::{Committed, Tier, TieredCache};
 
-use super::{Site, commands, connect_patiently, gaps, is_used, keys, raw, the_key};
-use crate::support::{Down, key, policy, until};
+use crate::site::{Site, commands, connect_patiently, gaps, is_used, keys, raw, the_key};
+use crate::source::{Down, key, policy, until};
 
 /// Someone writes by Redis and someone past it, and everybody keeps the promise.
 async fn goes_on(site: &Site, a: &TieredCache, b: &TieredCache) {
@@ -22,21 +22,20 @@ async fn a_redis_that_is_flushed_or_restarted_empty_makes_nobody_stale_and_is_us
     let (server, site) = (devkit::Redis::start().await.unwrap(), Site::new());
     let (a, b) = (site.cache(server.url()).await, site.cache(server.url()).await);
     site.get(&b).await;
-    let lost = || gaps(&b, "reset") + gaps(&b, "failover") + gaps(&b, "trimmed");
-    let before = lost();
+    let before = gaps(&b);
     let _: () = raw(&server, &["FLUSHALL"]).await;
     goes_on(&site, &a, &b).await;
-    until(|| lost() > before).await;
+    until(|| gaps(&b) > before).await;
     until(|| is_used(&a) && is_used(&b)).await;
     site.fills(&a).await;
 
-    let before = lost();
+    let before = gaps(&b);
     server.stop().await.unwrap();
     let (version, written) = (site.put(&a).await, Instant::now());
     server.start_again().await.unwrap();
     site.keeps_the_bound(&[&a, &b], written, version).await;
     goes_on(&site, &a, &b).await;
-    until(|| lost() > before).await;
+    until(|| gaps(&b) > before).await;
     until(|| is_used(&a) && is_used(&b)).await;
     site.fills(&b).await;
 }
@@ -64,7 +63,7 @@ async fn the_state_or_the_bus_alone_may_be_lost_and_nothing_runs_in_circles() {
         assert!(commands < 400, "{loss:?}: {commands} commands of two replicas in two seconds");
         goes_on(&site, &a, &b).await;
         until(|| is_used(&a) && is_used(&b)).await;
-        super::hears_the_bus(&b).await;
+        crate::site::hears_the_bus(&b).await;
         site.fills(&a).await;
     }
 }
@@ -74,22 +73,22 @@ async fn what_the_bus_lost_is_noticed_by_each_of_its_signs() {
     let (server, site) = (devkit::Redis::start().await.unwrap(), Site::new());
     let (a, b) = (site.cache(server.url()).await, site.cache(server.url()).await);
     let (state, bus) = (the_key(&server, ":state").await, the_key(&server, ":bus").await);
-    let signs: [(&[&str], &str); 4] = [
-        (&["HINCRBY", &state, "sequence", "3"], "trimmed"),
-        (&["HINCRBY", &state, "sequence", "-2"], "failover"),
-        (&["HSET", &state, "id", "123"], "reset"),
-        (&["XTRIM", &bus, "MAXLEN", "0"], "failover"),
+    let losses: [&[&str]; 4] = [
+        &["HINCRBY", &state, "sequence", "3"],
+        &["HINCRBY", &state, "sequence", "-2"],
+        &["HSET", &state, "id", "123"],
+        &["XTRIM", &bus, "MAXLEN", "0"],
     ];
-    for (loss, sign) in signs {
+    for loss in losses {
         goes_on(&site, &a, &b).await;
-        super::hears_the_bus(&b).await;
-        let before = gaps(&b, sign);
+        crate::site::hears_the_bus(&b).await;
+        let before = gaps(&b);
         let _: redis::Value = raw(&server, loss).await;
         if loss[0] == "XTRIM" {
             // Who goes on reading has lost nothing. Who comes back can't tell.
             let _: u64 = raw(&server, &["CLIENT", "KILL", "TYPE", "normal"]).await;
         }
-        until(|| gaps(&b, sign) > before).await;
+        until(|| gaps(&b) > before).await;
     }
 }
 
@@ -202,7 +201,7 @@ async fn what_only_one_replica_has_read_of_the_log_is_told_to_the_others() {
     let old = || b.peek(&key(1), &policy()).is_some_and(|hit| hit.entry.version < version);
     while written.elapsed() < Duration::from_secs(5) {
         let begun = written.elapsed();
-        assert!(!old() || begun < super::BOUND, "{begun:?}");
+        assert!(!old() || begun < crate::site::BOUND, "{begun:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     until(|| b.health().fence_open).await;

@@ -3,10 +3,10 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tiered_cache::{Read, Tier, TieredCache};
+use tiered_cache::{Tier, TieredCache};
 
-use crate::redis::{Site, connect_patiently, is_used, keys, raw};
-use crate::support::{Replica, Source, World, key, metric, until};
+use crate::site::{Site, connect_patiently, is_used, keys, raw};
+use crate::source::{metric, until};
 
 /// A memcached of the test's own, gone with it.
 struct Memcached {
@@ -41,42 +41,13 @@ fn stored(cache: &TieredCache, result: &str) -> f64 {
 
 /// T32
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn copies_go_to_memcached_and_come_back_and_its_death_is_survived() {
-    let server = Memcached::start();
-    until(|| std::net::TcpStream::connect(&server.address).is_ok()).await;
-    let (world, source) = (World::new(), Source::new());
-    let url = format!("memcache://{}", server.address);
-    let a = Replica::with(&world, &source, |builder| builder.memcached(&url)).await;
-    let b = Replica::with(&world, &source, |builder| builder.memcached(&url)).await;
-    let mut came_back = false;
-    // On a busy machine not each one keeps memcached's 50 ms.
-    for id in 1..50 {
-        let before = stored(&a.cache, "stored");
-        a.read(id, Read::Bounded).await.unwrap();
-        world.evict(key(id).hash());
-        let copied = stored(&a.cache, "stored") > before;
-        came_back = copied && b.read(id, Read::Bounded).await.unwrap().tier == Tier::L3;
-        if came_back {
-            break;
-        }
-    }
-    assert!(came_back, "of fifty copies none came back");
-
-    drop(server);
-    for id in 100..150 {
-        assert!(a.read(id, Read::Bounded).await.unwrap().stored);
-    }
-    assert!(stored(&a.cache, "error") > 0.0);
-}
-
-/// T32 on Redis
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_is_used_for_as_long_as_redis_has_its_mark() {
     let (memcached, redis, site) = (Memcached::start(), devkit::Redis::start().await.unwrap(), Site::new());
     until(|| std::net::TcpStream::connect(&memcached.address).is_ok()).await;
+    let url = format!("memcache://{}", memcached.address);
     let replica = async || {
-        let builder = site.builder(connect_patiently(redis.url()), site.source.log.way());
-        let cache = builder.memcached(&memcached.address).build();
+        let builder = site.builder(&connect_patiently(redis.url()), site.source.log.way());
+        let cache = builder.memcached(&url, "cache").build();
         until(|| is_used(&cache)).await;
         cache
     };
@@ -113,13 +84,19 @@ async fn a_copy_is_used_for_as_long_as_redis_has_its_mark() {
     let _: () = raw(&redis, &["FLUSHALL"]).await;
     until(|| is_used(&a)).await;
     assert_eq!(finds().await.tier, Tier::Source);
+
+    drop(memcached);
+    for id in 100..150 {
+        assert!(site.read(&a, id).await.unwrap().stored, "its death is survived");
+    }
+    assert!(stored(&a, "error") > 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mark_from_before_everything_was_forgotten_vouches_for_nothing() {
     let redis = devkit::Redis::start().await.unwrap();
     let _: () = raw(&redis, &["HSET", "state", "id", "1", "g1", "5"]).await;
-    let acquire = include_str!("../../src/redis/lua/acquire.lua");
+    let acquire = include_str!("../../src/lua/acquire.lua");
     for (generation, vouches) in [("1.5", "77"), ("1.4", "0"), ("2.5", "0")] {
         let _: () = raw(&redis, &["DEL", "lease"]).await;
         let _: () = raw(&redis, &["SET", "mark", &format!("77 {generation}")]).await;

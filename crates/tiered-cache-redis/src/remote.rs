@@ -7,15 +7,13 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Script, ScriptInvocation, Value};
-
-use super::Redis;
-use super::values::{Keys, ago, counter, entry_id, field, found, number, text};
-use crate::RemoteError;
-use crate::codec::millis;
-use crate::log::{self, Change, Changed};
-use crate::remote::{
-    Acquired, Beat, Cleaning, Fill, Filled, Found, Mark, Notice, Place, Pulse, Reached, Remote, Token, Told,
+use tiered_cache::{
+    Acquired, Beat, Change, Changed, Cleaning, Fill, Filled, Found, LEASE, Mark, Notice, Place, Pulse, Reached, Remote,
+    RemoteError, Token, Told,
 };
+
+use crate::values::{Keys, ago, counter, entry_id, field, found, millis, number, text};
+use crate::{Redis, changes};
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/acquire.lua")));
 static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/fill.lua")));
@@ -37,8 +35,6 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// A lease that isn't renewed for this long is free.
-pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// A courier that gives no pulse for this long is replaced.
 const COURIER: Duration = Duration::from_secs(2);
 /// The state of a log that nobody follows any more.
@@ -65,7 +61,7 @@ impl RedisRemote {
     }
 
     /// The keys in use, which change with the log.
-    pub(super) fn keys(&self) -> Arc<ArcSwap<Keys>> {
+    pub(crate) fn keys(&self) -> Arc<ArcSwap<Keys>> {
         Arc::clone(&self.keys)
     }
 
@@ -84,7 +80,7 @@ impl RedisRemote {
         let (slots, versions) = name(&mut call, &keys, changes);
         call.arg(cleaning.courier).arg(if last { cleaning.to } else { 0 }).arg(cleaning.read_at);
         call.arg(if cleaning.all { generation() } else { 0 }).arg(slots).arg(generation());
-        let told = if cleaning.tell.is_some() && !changes.is_empty() { log::encode(changes) } else { Bytes::new() };
+        let told = if cleaning.tell.is_some() && !changes.is_empty() { changes::encode(changes) } else { Bytes::new() };
         call.arg(&told[..]).arg(BUS_LENGTH).arg(millis(BUS_LIFE));
         call.arg(cleaning.tell.map_or_else(String::new, |from| from.to_string())).arg(cleaning.done).arg(versions);
         self.redis.script(&call).await
@@ -176,7 +172,7 @@ impl Remote for RedisRemote {
         let mut call = INVALIDATE.prepare_invoke();
         call.key(keys.state()).key(keys.bus());
         let (slots, _) = name(&mut call, &keys, &notice.changes);
-        call.arg(notice.origin).arg(&log::encode(&notice.changes)[..]).arg(&notice.cause);
+        call.arg(notice.origin).arg(&changes::encode(&notice.changes)[..]).arg(&notice.cause);
         call.arg(BUS_LENGTH).arg(millis(BUS_LIFE)).arg(slots).arg(generation());
         self.redis.script(&call).await
     }

@@ -12,14 +12,14 @@ use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
 use redis::{FromRedisValue, Value};
+use tiered_cache::{Batch, Bus, Notice, Reached, RemoteError};
 use tokio::time::Instant;
 
-use super::connection::Backoff;
-use super::values::{Keys, entry_id};
-use super::{Dialer, Redis, RedisRemote};
-use crate::RemoteError;
-use crate::log;
-use crate::remote::{Batch, Bus, Gap, Notice, Reached};
+use crate::changes;
+use crate::connection::{Backoff, Dialer};
+use crate::error::failed;
+use crate::remote::RedisRemote;
+use crate::values::{Keys, entry_id};
 
 const BLOCK_MS: usize = 100;
 /// A read that takes longer lost its connection. Below half the fence, so that one may fail.
@@ -51,9 +51,8 @@ struct Position {
 type End = (Option<Vec<u8>>, Option<u64>);
 
 impl RedisBus {
-    pub(crate) fn new(redis: &Redis, remote: &RedisRemote) -> Self {
-        let dialer = redis.shared.dialer.clone();
-        Self { dialer, keys: remote.keys(), connection: None, position: None, backoff: Backoff::new() }
+    pub(crate) fn new(dialer: &Dialer, remote: &RedisRemote) -> Self {
+        Self { dialer: dialer.clone(), keys: remote.keys(), connection: None, position: None, backoff: Backoff::new() }
     }
 
     async fn connect(&mut self) -> Result<MultiplexedConnection, RemoteError> {
@@ -75,19 +74,17 @@ impl RedisBus {
     async fn read(&mut self) -> Result<Batch, RemoteError> {
         let mut connection = self.connect().await?;
         let keys = self.keys.load_full();
-        let gap = match &mut self.position {
-            None => Gap::Start,
-            Some(position) if !Arc::ptr_eq(&position.keys, &keys) => Gap::Reset,
-            Some(position) => match position.read(&mut connection).await? {
-                Ok(batch) => return Ok(batch),
-                Err(gap) => gap,
-            },
-        };
-        self.join(&mut connection, keys, gap).await
+        if let Some(position) = &mut self.position
+            && Arc::ptr_eq(&position.keys, &keys)
+            && let Some(batch) = position.read(&mut connection).await?
+        {
+            return Ok(batch);
+        }
+        self.join(&mut connection, keys).await
     }
 
     /// Goes to the end of the stream. What came before is made up for by the log.
-    async fn join(&mut self, to: &mut MultiplexedConnection, keys: Arc<Keys>, gap: Gap) -> Result<Batch, RemoteError> {
+    async fn join(&mut self, to: &mut MultiplexedConnection, keys: Arc<Keys>) -> Result<Batch, RemoteError> {
         let sent_at = Instant::now();
         let mut both = redis::pipe();
         both.atomic().cmd("HMGET").arg(keys.state()).arg(&["id", "sequence"]);
@@ -99,18 +96,19 @@ impl RedisBus {
         let sequence = sequence.unwrap_or(0);
         let position = Position { keys, id, sequence, last, joined: true, unproven: false };
         let reached = self.position.insert(position).reached();
-        Ok(Batch { sent_at, notices: Vec::new(), gap: Some(gap), caught_up: true, reached })
+        Ok(Batch { sent_at, notices: Vec::new(), gap: true, caught_up: true, reached })
     }
 }
 
 impl Position {
-    async fn read(&mut self, connection: &mut MultiplexedConnection) -> Result<Result<Batch, Gap>, RemoteError> {
+    /// Reads on; `None` says that something is missing.
+    async fn read(&mut self, connection: &mut MultiplexedConnection) -> Result<Option<Batch>, RemoteError> {
         if self.unproven && self.last != "0-0" {
             let mut there = redis::cmd("XRANGE");
             there.arg(self.keys.bus()).arg(&self.last).arg(&self.last);
             let there: StreamRangeReply = within(there.query_async(connection)).await?;
             if there.ids.is_empty() {
-                return Ok(Err(Gap::Failover));
+                return Ok(None);
             }
         }
         self.unproven = false;
@@ -123,46 +121,41 @@ impl Position {
         }
         read.arg("COUNT").arg(COUNT).arg("STREAMS").arg(self.keys.bus()).arg(&self.last);
         let (end, read): (End, Option<StreamReadReply>) = within(both.query_async(connection)).await?;
-        let items = read.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect();
-        let advanced = self.advance(&end, items);
+        let items: Vec<StreamId> = read.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect();
+        let caught_up = items.len() < COUNT;
+        let notices = self.advance(&end, items, caught_up);
         let reached = self.reached();
-        Ok(advanced.map(|(notices, caught_up)| Batch { sent_at, notices, gap: None, caught_up, reached }))
+        Ok(notices.map(|notices| Batch { sent_at, notices, gap: false, caught_up, reached }))
     }
 
     fn reached(&self) -> Reached {
         Reached { sequence: self.sequence, last: entry_id(&self.last) }
     }
 
-    /// Applies one read; an error says that something is missing.
-    fn advance(&mut self, end: &End, items: Vec<StreamId>) -> Result<(Vec<Notice>, bool), Gap> {
-        if end.0 != self.id {
-            return Err(Gap::Reset);
+    /// Applies one read; `None` says that something is missing.
+    fn advance(&mut self, (id, sequence): &End, items: Vec<StreamId>, caught_up: bool) -> Option<Vec<Notice>> {
+        let promised = sequence.unwrap_or(0);
+        // Another data set, or an older state of it.
+        if *id != self.id || promised < self.sequence {
+            return None;
         }
-        let promised = end.1.unwrap_or(0);
-        if promised < self.sequence {
-            return Err(Gap::Failover);
-        }
-        let more = items.len() >= COUNT;
         let mut notices = Vec::with_capacity(items.len());
         for item in items {
-            let (notice, sequence) = notice(&item).ok_or(Gap::Trimmed)?;
+            let (notice, sequence) = notice(&item)?;
             if sequence != self.sequence + 1 {
-                return Err(Gap::Trimmed);
+                return None;
             }
             self.sequence = sequence;
             self.last = item.id;
             notices.push(notice);
         }
-        if self.sequence < promised && !more {
-            return Err(Gap::Trimmed);
-        }
-        Ok((notices, !more))
+        (self.sequence >= promised || !caught_up).then_some(notices)
     }
 }
 
 fn notice(item: &StreamId) -> Option<(Notice, u64)> {
     let changes = match item.map.get("c")? {
-        Value::BulkString(bytes) => log::decode(bytes)?.into(),
+        Value::BulkString(bytes) => changes::decode(bytes)?.into(),
         _ => return None,
     };
     let number = |field| u64::from_redis_value_ref(item.map.get(field)?).ok();
@@ -171,7 +164,7 @@ fn notice(item: &StreamId) -> Option<(Notice, u64)> {
 }
 
 async fn within<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T, RemoteError> {
-    Ok(tokio::time::timeout(READ_TIMEOUT, answer).await??)
+    tokio::time::timeout(READ_TIMEOUT, answer).await?.map_err(failed)
 }
 
 #[async_trait]

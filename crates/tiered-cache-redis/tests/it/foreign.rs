@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tiered_cache::{RemoteError, Tier};
 
-use super::{Site, ask, commands, connect_patiently, filled, is_used, raw, the_key, unfit};
-use crate::support::{metric, until};
+use crate::site::{Site, ask, commands, connect_patiently, filled, is_used, raw, the_key, unfit};
+use crate::source::{metric, until};
 
 fn unreadable(cache: &tiered_cache::TieredCache, why: &str) -> f64 {
     metric(cache, &format!(r#"cache_codec_errors_total{{cache="user",result="{why}"}}"#))
@@ -111,7 +111,7 @@ async fn foreign_entries_of_the_bus_cost_a_bounded_number_of_commands() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let commands = commands(&server).await - before;
     assert!(commands < 400, "{commands} commands of two replicas in two seconds");
-    super::hears_the_bus(&b).await;
+    crate::site::hears_the_bus(&b).await;
 }
 
 /// As whoever reads `/api/cache/{key}` may ask.

@@ -1,5 +1,4 @@
-//! What a hit in Redis costs through the whole cache, beside a bare `GET`: `cargo bench -p tiered-cache`. Hits in the
-//! process are measured beside other caches in `peers`, a workspace of its own.
+//! What a hit in Redis costs through the whole cache, beside a bare `GET`: `cargo bench -p tiered-cache-redis`.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and may fail")]
 
@@ -9,10 +8,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tiered_cache::{
-    Body, CacheKey, ChangeLog, LoadError, Loaded, LogRead, LogReader, Policy, Read, Redis, RedisConfig, Tier,
-    TieredCache,
-};
+use tiered_cache::{Body, CacheKey, ChangeLog, LoadError, Loaded, LogRead, LogReader, Policy, Read, Tier, TieredCache};
+use tiered_cache_redis::{Redis, RedisConfig};
 use tokio::runtime::Handle;
 
 async fn load() -> Result<Loaded, LoadError> {
@@ -56,7 +53,8 @@ async fn main() {
     let config = RedisConfig { timeout: Duration::from_secs(2), ..RedisConfig::new(server.url()) };
     let redis = Redis::new(config, Handle::current()).unwrap();
     // No L1: every hit comes from Redis.
-    let cache = TieredCache::builder(Handle::current()).log(Arc::new(Still(0))).redis(redis.clone());
+    let (remote, bus) = redis.tier("cache");
+    let cache = TieredCache::builder(Handle::current()).log(Arc::new(Still(0))).remote(remote, bus);
     let cache = cache.l1(0).probe_every(0).build();
     while cache.health().unfit.is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;

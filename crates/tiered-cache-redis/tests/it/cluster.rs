@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tiered_cache::Tier;
 
-use super::{Site, ask, is_used};
-use crate::support::{Down, until};
+use crate::site::{Site, ask, is_used};
+use crate::source::{Down, until};
 
 /// One node of a cluster.
 struct Node {
@@ -70,7 +70,7 @@ async fn every_operation_works_on_a_node_that_has_all_slots() {
     node.take(0, 16_383).await;
     node.works().await;
     let log = site.source.log.way();
-    let a = site.cache_of(super::connect_patiently(node.url()), log.clone()).await;
+    let a = site.cache_of(crate::site::connect_patiently(node.url()), log.clone()).await;
     let b = site.cache(node.url()).await;
     site.get(&a).await;
     assert_eq!(site.get(&b).await.tier, Tier::L2);
@@ -104,7 +104,7 @@ async fn a_node_that_does_not_have_the_slot_leads_to_the_one_that_has_it() {
     for cache in [&a, &b] {
         let (version, written) = (site.put(cache).await, Instant::now());
         site.keeps_the_bound(&[&a, &b], written, version).await;
-        super::hears_the_bus(cache).await;
+        crate::site::hears_the_bus(cache).await;
     }
 }
 
@@ -119,7 +119,7 @@ async fn a_cluster_that_lacks_slots_makes_nobody_stale_and_is_told() {
     node.cluster(&["DELSLOTSRANGE", "0", "16383"]).await;
     let (version, written) = (site.put(&a).await, Instant::now());
     site.keeps_the_bound(&[&a, &b], written, version).await;
-    until(|| super::unfit(&a).contains("CLUSTERDOWN")).await;
+    until(|| crate::site::unfit(&a).contains("CLUSTERDOWN")).await;
     node.take(0, 16_383).await;
     until(|| is_used(&a) && is_used(&b)).await;
     site.fills(&a).await;

@@ -9,8 +9,8 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::{Site, commands, connect_patiently, is_used, raw, unfit};
-use crate::support::until;
+use crate::site::{Site, commands, connect_patiently, is_used, raw, unfit};
+use crate::source::until;
 
 /// The warnings of everything that runs on this thread.
 #[derive(Clone, Default)]
@@ -164,7 +164,7 @@ async fn rights_that_are_missing_or_taken_away_are_told_and_make_nobody_stale() 
 async fn a_wrong_password_is_told() {
     let (server, site) = (devkit::Redis::start().await.unwrap(), Site::new());
     let url = user(&server, &["~*", "+@all"]).await.replace("secret", "wrong");
-    let a = site.builder(connect_patiently(url), site.source.log.way()).build();
+    let a = site.builder(&connect_patiently(url), site.source.log.way()).build();
     until(|| a.health().fence_open).await;
     assert_eq!(site.get(&a).await.tier, Tier::Source);
     assert!(!unfit(&a).is_empty());
@@ -175,7 +175,7 @@ async fn something_of_another_type_in_place_of_the_caches_own_keys_is_told_and_m
     let (server, site) = (devkit::Redis::start().await.unwrap(), Site::new());
     let (a, b) = (site.cache(server.url()).await, site.cache(server.url()).await);
     for of in [":state", ":replicas", ":bus"] {
-        let its = super::the_key(&server, of).await;
+        let its = crate::site::the_key(&server, of).await;
         let _: () = raw(&server, &["DEL", &its]).await;
         let _: () = raw(&server, &["SET", &its, "something else"]).await;
         a_write_is_seen(&site, &a, &b).await;

@@ -8,9 +8,11 @@ use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisError, RedisResult};
+use tiered_cache::RemoteError;
 use tokio::sync::Notify;
 
-use super::{RedisConfig, RedisConfigError, RemoteError};
+use crate::error::failed;
+use crate::{RedisConfig, RedisConfigError};
 
 /// This many timeouts in a row, on all connections together, and every connection is replaced.
 const TIMEOUTS_IN_A_ROW: u32 = 3;
@@ -30,7 +32,7 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(config: &RedisConfig) -> Result<Self, RedisConfigError> {
+    pub(crate) fn new(config: &RedisConfig) -> Result<Self, RedisConfigError> {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1).with_retries(KEEPALIVE.2);
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
@@ -70,7 +72,7 @@ impl Dialer {
             RedisResult::Ok(made)
         };
         let made = tokio::time::timeout(self.timeout, attempt).await.map_err(RemoteError::from);
-        let made = made.and_then(|made| made.map_err(RemoteError::from));
+        let made = made.and_then(|made| made.map_err(failed));
         if made.is_err() {
             self.node.store(None);
         }
@@ -93,31 +95,31 @@ impl Backoff {
     }
 }
 
-pub(super) struct Shared {
-    pub(super) dialer: Dialer,
-    pub(super) timeout: Duration,
+pub(crate) struct Shared {
+    pub(crate) dialer: Dialer,
+    pub(crate) timeout: Duration,
     slots: Vec<Slot>,
     timeouts: AtomicU32,
 }
 
 #[derive(Default)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     connection: ArcSwapOption<MultiplexedConnection>,
     suspect: Notify,
 }
 
 impl Shared {
-    pub(super) fn new(dialer: Dialer, slots: usize, timeout: Duration) -> Self {
+    pub(crate) fn new(dialer: Dialer, slots: usize, timeout: Duration) -> Self {
         let slots = std::iter::repeat_with(Slot::default).take(slots).collect();
         Self { dialer, timeout, slots, timeouts: AtomicU32::new(0) }
     }
 
-    pub(super) fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.slots.iter().filter(|slot| slot.connection.load().is_some()).count()
     }
 
     /// The first open connection at or after `first`.
-    pub(super) fn pick(&self, first: usize) -> Option<Picked<'_>> {
+    pub(crate) fn pick(&self, first: usize) -> Option<Picked<'_>> {
         (0..self.slots.len()).find_map(|i| {
             let slot = &self.slots[(first.wrapping_add(i)) % self.slots.len()];
             slot.connection.load_full().map(|connection| Picked { shared: self, slot, connection })
@@ -125,12 +127,12 @@ impl Shared {
     }
 
     /// A node of a cluster said which other one has the slot.
-    pub(super) fn turn_to(&self, node: &str) {
+    pub(crate) fn turn_to(&self, node: &str) {
         self.dialer.turn_to(node);
         self.slots.iter().for_each(Slot::give_up);
     }
 
-    pub(super) async fn supervise(self: Arc<Self>, slot: usize) {
+    pub(crate) async fn supervise(self: Arc<Self>, slot: usize) {
         let slot = &self.slots[slot];
         let mut backoff = Backoff::new();
         loop {
@@ -182,18 +184,18 @@ impl Slot {
     }
 }
 
-pub(super) struct Picked<'a> {
+pub(crate) struct Picked<'a> {
     shared: &'a Shared,
     slot: &'a Slot,
     connection: Arc<MultiplexedConnection>,
 }
 
 impl Picked<'_> {
-    pub(super) fn connection(&self) -> MultiplexedConnection {
+    pub(crate) fn connection(&self) -> MultiplexedConnection {
         MultiplexedConnection::clone(&self.connection)
     }
 
-    pub(super) fn timed_out(&self) {
+    pub(crate) fn timed_out(&self) {
         // Commands that outlived their connection say nothing about the next one.
         if !self.slot.holds(&self.connection) {
             return;
@@ -204,14 +206,14 @@ impl Picked<'_> {
         }
     }
 
-    pub(super) fn judge<T>(&self, outcome: RedisResult<T>) -> Result<T, RemoteError> {
+    pub(crate) fn judge<T>(&self, outcome: RedisResult<T>) -> Result<T, RemoteError> {
         let lost = outcome.as_ref().err().is_some_and(is_about_the_connection);
         if lost && self.slot.holds(&self.connection) {
             self.slot.give_up();
         } else if !lost && self.shared.timeouts.load(Ordering::Relaxed) != 0 {
             self.shared.timeouts.store(0, Ordering::Relaxed);
         }
-        outcome.map_err(RemoteError::from)
+        outcome.map_err(failed)
     }
 }
 

@@ -1,23 +1,16 @@
-//! The same promises on a real Redis, and on one that misbehaves.
-
-mod cluster;
-mod foreign;
-mod full;
-mod lost;
-mod outage;
-mod promises;
-mod unfit;
+//! Caches of one source on real Redis servers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tiered_cache::{Builder, CacheError, Hit, Read, Redis, RedisConfig, TieredCache};
+use tiered_cache::{Builder, CacheError, Hit, Read, TieredCache};
+use tiered_cache_redis::{Redis, RedisConfig};
 use tokio::runtime::Handle;
 
-use crate::support::{LogWay, Source, key, metric, policy, told_by_the_bus, until};
+use crate::source::{LogWay, Source, key, metric, policy, told_by_the_bus, until};
 
 /// What the cache promises, whatever Redis does.
-const BOUND: Duration = Duration::from_secs(1);
+pub const BOUND: Duration = Duration::from_secs(1);
 
 pub fn connect(url: String) -> Redis {
     Redis::new(RedisConfig::new(url), Handle::current()).unwrap()
@@ -46,7 +39,7 @@ impl Site {
     }
 
     pub async fn cache_of(&self, redis: Redis, log: LogWay) -> TieredCache {
-        let cache = self.builder(redis, log).build();
+        let cache = self.builder(&redis, log).build();
         until(|| is_used(&cache)).await;
         hears_the_bus(&cache).await;
         cache
@@ -54,11 +47,12 @@ impl Site {
 
     /// A cache that may never get anywhere.
     pub fn begin(&self, url: String) -> TieredCache {
-        self.builder(connect_patiently(url), self.source.log.way()).build()
+        self.builder(&connect_patiently(url), self.source.log.way()).build()
     }
 
-    pub fn builder(&self, redis: Redis, log: LogWay) -> Builder {
-        TieredCache::builder(Handle::current()).redis(redis).log(Arc::new(log)).probe_every(0)
+    pub fn builder(&self, redis: &Redis, log: LogWay) -> Builder {
+        let (remote, bus) = redis.tier("cache");
+        TieredCache::builder(Handle::current()).remote(remote, bus).log(Arc::new(log)).probe_every(0)
     }
 
     pub async fn get(&self, cache: &TieredCache) -> Hit {
@@ -122,8 +116,8 @@ pub async fn hears_the_bus(cache: &TieredCache) {
 }
 
 /// How often the bus had lost something.
-pub fn gaps(cache: &TieredCache, reason: &str) -> f64 {
-    metric(cache, &format!(r#"cache_bus_gap_total{{reason="{reason}"}}"#))
+pub fn gaps(cache: &TieredCache) -> f64 {
+    metric(cache, "cache_bus_gap_total")
 }
 
 /// What became of values for Redis.

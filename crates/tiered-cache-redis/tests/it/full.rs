@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use tiered_cache::{Tier, TieredCache};
 
-use super::{Site, filled, is_used, keys, raw, unfit};
-use crate::support::until;
+use crate::site::{Site, filled, is_used, keys, raw, unfit};
+use crate::source::until;
 
 const LIMIT: &str = "8mb";
 const LOWER: &str = "7mb";
 
 async fn used(server: &devkit::Redis) -> f64 {
-    super::info(server, "memory", "used_memory").await.unwrap().trim().parse().unwrap()
+    crate::site::info(server, "memory", "used_memory").await.unwrap().trim().parse().unwrap()
 }
 
 async fn limit(server: &devkit::Redis, policy: &str) {
@@ -24,7 +24,7 @@ async fn fill(server: &devkit::Redis) {
     let full = async || {
         let script =
             "for i = 1, 1000 do redis.call('SET', 'filler:' .. math.random(1, 1e9), string.rep('x', 1000)) end";
-        super::ask::<()>(&server.url(), &["EVAL", script, "0"]).await.is_err()
+        crate::site::ask::<()>(&server.url(), &["EVAL", script, "0"]).await.is_err()
     };
     devkit::wait_until("it is full", Duration::from_secs(60), full).await.unwrap();
     // Room that a closed connection leaves isn't room for more.
@@ -83,7 +83,7 @@ async fn a_redis_that_was_full_before_the_start_keeps_its_limit_and_is_used_when
     let before = used(&server).await;
     read_fresh(&site, &a, 10_000, 1_000).await;
     site.put(&a).await;
-    assert_eq!(super::keys(&server, "{cache}").await, Vec::<String>::new());
+    assert_eq!(crate::site::keys(&server, "{cache}").await, Vec::<String>::new());
     let after = used(&server).await;
     assert!((after / before - 1.0).abs() < 0.01, "from {before} to {after} bytes");
     empty(&server).await;
@@ -105,24 +105,24 @@ async fn each_script_begins_with_a_write_that_a_full_redis_refuses() {
     let three = ["3", "state", "other", "bus"];
     let five = ["5", "state", "bus", "values", "lease", "mark"];
     let calls: [(&str, &[&str], &[&str]); 6] = [
-        (include_str!("../../../src/redis/lua/acquire.lua"), &four, &["7", "2000", "s1", "", "g1"]),
-        (include_str!("../../../src/redis/lua/invalidate.lua"), &five, &["7", "changes", "", "100", "1000", "", "9"]),
+        (include_str!("../../src/lua/acquire.lua"), &four, &["7", "2000", "s1", "", "g1"]),
+        (include_str!("../../src/lua/invalidate.lua"), &five, &["7", "changes", "", "100", "1000", "", "9"]),
         (
-            include_str!("../../../src/redis/lua/clean.lua"),
+            include_str!("../../src/lua/clean.lua"),
             &five,
             &["7", "5", "1", "0", "", "3", "told", "9", "99", "4", "6", "0"],
         ),
         (
-            include_str!("../../../src/redis/lua/pulse.lua"),
+            include_str!("../../src/lua/pulse.lua"),
             &three,
             &["8", "0", "1", "5", "2000", "3", "1000", "1000", "1000", "1"],
         ),
-        (include_str!("../../../src/redis/lua/leave.lua"), &two, &["7", "0"]),
-        (include_str!("../../../src/redis/lua/fill.lua"), &held, &["7", "s1", "entry", "1000", "1", "g1", "5", "1000"]),
+        (include_str!("../../src/lua/leave.lua"), &two, &["7", "0"]),
+        (include_str!("../../src/lua/fill.lua"), &held, &["7", "s1", "entry", "1000", "1", "g1", "5", "1000"]),
     ];
     for (text, keys, args) in calls {
         let call = [&["EVAL", text], keys, args].concat();
-        let refused = super::ask::<redis::Value>(&server.url(), &call).await.unwrap_err();
+        let refused = crate::site::ask::<redis::Value>(&server.url(), &call).await.unwrap_err();
         assert_eq!(refused.code(), Some("OOM"), "{text}");
     }
     empty(&server).await;
@@ -143,7 +143,7 @@ async fn under_pressure(pushes: &str) {
     let mut found = 0;
     for round in 0_u64.. {
         let script = "for i = 1, ARGV[1] do redis.call('SET', 'filler:' .. math.random(1, 1e9), string.rep('x', 1000), 'EX', 9) end";
-        drop(super::ask::<()>(&server.url(), &["EVAL", script, "0", "3000"]).await);
+        drop(crate::site::ask::<()>(&server.url(), &["EVAL", script, "0", "3000"]).await);
         // What is used as often as the cache's own keys is seldom pushed out.
         let own = keys(&server, "{cache}").await;
         if let Some(one) = own.get(rand::random_range(0..own.len().max(1))) {
@@ -155,7 +155,7 @@ async fn under_pressure(pushes: &str) {
             let begun = Instant::now();
             let hit = site.get(cache).await;
             found += usize::from(hit.tier == Tier::L2);
-            let past = written.iter().filter(|(at, _)| *at + super::BOUND < begun);
+            let past = written.iter().filter(|(at, _)| *at + crate::site::BOUND < begun);
             let least = past.map(|(_, version)| *version).max().unwrap_or(0);
             assert!(hit.entry.version >= least, "{pushes}: {} from {:?} after {least}", hit.entry.version, hit.tier);
             let id = rand::random_range(1..50);
@@ -165,7 +165,7 @@ async fn under_pressure(pushes: &str) {
             break;
         }
     }
-    let evicted = super::info(&server, "stats", "evicted_keys").await;
+    let evicted = crate::site::info(&server, "stats", "evicted_keys").await;
     assert_ne!(evicted.as_deref(), Some("0"), "{pushes}");
     let version = site.put(&a).await;
     site.keeps_the_bound(&[&a, &b], Instant::now(), version).await;

@@ -1,10 +1,12 @@
-//! Redis connections that survive a Redis that misbehaves.
+//! The tier that all replicas of a [`tiered_cache`] share, in Redis, on connections that survive a Redis that misbehaves.
+//! The keys and what each script does stand in the cache's DESIGN.md.
 //!
 //! redis-rs's own `ConnectionManager` never reconnects from a peer that went silent: a response timeout isn't
 //! an error to it. Here every command has a deadline, a watchdog replaces a connection that fell silent, and
 //! while there is no connection commands fail at once instead of queueing.
 
 mod bus;
+mod changes;
 mod connection;
 mod error;
 mod remote;
@@ -17,14 +19,13 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation};
+use tiered_cache::{Bus, Remote, RemoteError};
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub(crate) use bus::RedisBus;
-pub(crate) use connection::Dialer;
-use connection::Shared;
-pub use error::RemoteError;
-pub(crate) use remote::{LEASE, RedisRemote};
+use crate::bus::RedisBus;
+use crate::connection::{Dialer, Shared};
+use crate::remote::RedisRemote;
 
 /// Where Redis is and how long to wait for it.
 #[derive(Clone)]
@@ -84,6 +85,13 @@ impl Redis {
             runtime.spawn(stop.clone().run_until_cancelled_owned(work));
         }
         Ok(Self { shared, next: Arc::default(), _stop: Arc::new(stop.drop_guard()) })
+    }
+
+    /// The shared tier of a cache and its bus, in keys that begin with `{namespace}:`.
+    pub fn tier(&self, namespace: &str) -> (Arc<dyn Remote>, Box<dyn Bus>) {
+        let remote = RedisRemote::new(self.clone(), namespace);
+        let bus = RedisBus::new(&self.shared.dialer, &remote);
+        (Arc::new(remote), Box::new(bus))
     }
 
     /// Sends one command.
