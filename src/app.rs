@@ -7,6 +7,7 @@ use anyhow::Context;
 use prometheus_client::registry::Registry;
 use telemetry::{Telemetry, traces};
 use tiered_cache::{Policy, TieredCache};
+use tiered_cache_memcached::Memcached;
 use tiered_cache_redis::{Redis, RedisConfig};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
@@ -106,10 +107,10 @@ impl App {
             tiers = tiers.remote(remote, bus);
         }
         if let Some(memcached) = &cache.memcached_url {
-            tiers = tiers.memcached(memcached, NAMESPACE);
+            tiers = tiers.l3(Arc::new(Memcached::new(memcached, NAMESPACE)));
         }
         let tiers = tiers.build();
-        tiers.metrics().register(&mut registry);
+        tiers.register(&mut registry);
         Ok(Self {
             store,
             log,

@@ -1,21 +1,22 @@
 //! The task that reads the bus.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Weak;
 use std::time::Duration;
 
 use tracing::Span;
 
-use crate::flight::lock;
 use crate::inner::Inner;
+use crate::lock::lock;
 use crate::log::Change;
 use crate::remote::{Batch, Bus};
 
-/// Pause after what may come again at once: doubled each time in a row, up to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// The first and the longest pause after what may come again at once; each is twice the one before.
+const PAUSE: Range<Duration> = Duration::from_millis(20)..Duration::from_millis(500);
 
 pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
-    let (mut lost, mut pause) = (false, PAUSE.0);
+    let (mut lost, mut pause) = (false, PAUSE.start);
     loop {
         let read = bus.next().await;
         let Some(inner) = inner.upgrade() else { return };
@@ -36,10 +37,10 @@ pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
         };
         drop(inner);
         if smooth {
-            pause = PAUSE.0;
+            pause = PAUSE.start;
         } else {
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE.1);
+            pause = (pause * 2).min(PAUSE.end);
         }
     }
 }
@@ -86,7 +87,7 @@ impl Inner {
         let Some(first) = changes.first() else { return };
         let sent = echoes.iter().position(|(what, _)| *what == first.what).and_then(|at| echoes.remove(at));
         if let Some((_, sent)) = sent {
-            self.metrics.visible.observe(sent.elapsed().as_secs_f64());
+            self.metrics.visible.0.observe(sent.elapsed().as_secs_f64());
         }
     }
 }

@@ -7,8 +7,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
-use tracing::Instrument as _;
-use tracing::field::Empty;
 
 use crate::log::Change;
 
@@ -227,32 +225,6 @@ impl From<Elapsed> for RemoteError {
     fn from(_: Elapsed) -> Self {
         Self::Timeout
     }
-}
-
-/// Does an operation of the shared tier in a client's span.
-pub(crate) async fn traced<T>(
-    op: &'static str,
-    cache: Option<&'static str>,
-    work: impl Future<Output = Result<T, RemoteError>>,
-) -> Result<T, RemoteError> {
-    // Names of spans are fixed where they are made.
-    macro_rules! span {
-        ($name:literal) => {
-            tracing::info_span!(target: "tiered_cache", $name, otel.kind = "client", otel.status_code = Empty,
-                db.system.name = "redis", db.operation.name = op, error.type = Empty, cache)
-        };
-    }
-    let span = match op {
-        "fill" => span!("cache_set"),
-        "invalidate" => span!("cache_invalidate"),
-        _ => span!("cache_get"),
-    };
-    let outcome = work.instrument(span.clone()).await;
-    if let Err(error) = &outcome {
-        let kind = if matches!(error, RemoteError::Timeout) { "timeout" } else { "_OTHER" };
-        span.record("otel.status_code", "ERROR").record("error.type", kind);
-    }
-    outcome
 }
 
 /// What one read of the bus brought.

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use tiered_cache::Tier;
 
 use crate::site::{Site, ask, is_used};
-use crate::source::{Down, until};
+use crate::source::until;
+use crate::source::way::Down;
 
 /// One node of a cluster.
 struct Node {

@@ -6,7 +6,8 @@ use devkit::{Fault, FaultProxy};
 use tiered_cache::{Committed, Tier, TieredCache};
 
 use crate::site::{Site, commands, connect_patiently, gaps, is_used, keys, raw, the_key};
-use crate::source::{Down, key, policy, until};
+use crate::source::way::Down;
+use crate::source::{key, policy, until};
 
 /// Someone writes by Redis and someone past it, and everybody keeps the promise.
 async fn goes_on(site: &Site, a: &TieredCache, b: &TieredCache) {
@@ -227,4 +228,18 @@ async fn a_writer_that_has_more_to_tell_than_it_keeps_makes_redis_forget_everyth
     assert_eq!(counters.iter().filter(|field| field.starts_with('g')).count(), 64, "{counters:?}");
     until(|| b.peek(&key(1), &policy()).is_none()).await;
     assert_eq!(site.get(&b).await.tier, Tier::Source, "what is stored isn't found any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_from_before_everything_was_forgotten_vouches_for_nothing() {
+    let redis = devkit::Redis::start().await.unwrap();
+    let _: () = raw(&redis, &["HSET", "state", "id", "1", "g1", "5"]).await;
+    let acquire = include_str!("../../src/lua/acquire.lua");
+    for (generation, vouches) in [("1.5", "77"), ("1.4", "0"), ("2.5", "0")] {
+        let _: () = raw(&redis, &["DEL", "lease"]).await;
+        let _: () = raw(&redis, &["SET", "mark", &format!("77 {generation}")]).await;
+        let call = ["EVAL", acquire, "4", "state", "values", "lease", "mark", "7", "2000", "s1", "", "g1"];
+        let (_, _, _, copy): (String, u64, String, String) = raw(&redis, &call).await;
+        assert_eq!(copy, vouches, "{generation}");
+    }
 }

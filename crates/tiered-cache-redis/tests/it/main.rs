@@ -7,8 +7,6 @@ mod failover;
 mod foreign;
 mod full;
 mod lost;
-#[cfg(feature = "all-tests")]
-mod memcached;
 mod outage;
 mod promises;
 mod site;

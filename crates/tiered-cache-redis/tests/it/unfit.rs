@@ -160,6 +160,31 @@ async fn rights_that_are_missing_or_taken_away_are_told_and_make_nobody_stale() 
     }
 }
 
+#[tokio::test]
+async fn a_right_that_pulses_do_not_need_is_missed_once_however_well_they_go() {
+    let (server, site, warnings) = (devkit::Redis::start().await.unwrap(), Site::new(), Warnings::default());
+    let a = site.cache(user(&server, &["~{cache}:*", "+@all"]).await).await;
+    let _listening = tracing::subscriber::set_default(warnings.clone());
+    // What only those need who ask for a lease.
+    let _: () = raw(&server, &["ACL", "SETUSER", "plinth", "-pttl"]).await;
+    let (begun, mut id, mut told) = (Instant::now(), 1_000, None);
+    while told.is_none_or(|told: Instant| told.elapsed() < Duration::from_secs(3)) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "never told");
+        site.read(&a, id).await.unwrap();
+        id += 1;
+        if told.is_none() && is_denied(&a) {
+            told = Some(Instant::now());
+        }
+        assert!(told.is_none() || is_denied(&a), "it is of no use, whatever pulses say");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(warnings.all().len(), 1, "{:?}", warnings.all());
+
+    let _: () = raw(&server, &["ACL", "SETUSER", "plinth", "+pttl"]).await;
+    site.fills(&a).await;
+    assert!(is_used(&a));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_is_told() {
     let (server, site) = (devkit::Redis::start().await.unwrap(), Site::new());

@@ -12,7 +12,6 @@ use tiered_cache::{Body, CacheKey, Committed, Hit, LoadError, Loaded, Policy, Ti
 use tokio::sync::watch;
 
 pub use log::{Log, LogWay, Row};
-pub use way::Down;
 
 pub fn key(id: u64) -> CacheKey {
     CacheKey::builder("user").param("id", id).build()
@@ -147,9 +146,14 @@ impl Source {
     }
 }
 
+/// What an answer's body is.
+pub fn body(hit: &Hit) -> Bytes {
+    hit.entry.value.as_ref().unwrap().bytes.clone()
+}
+
 /// Which commit an answer is from.
 pub fn serial(hit: &Hit) -> u64 {
-    std::str::from_utf8(&hit.entry.body).unwrap().strip_prefix("commit ").unwrap().parse().unwrap()
+    std::str::from_utf8(&body(hit)).unwrap().strip_prefix("commit ").unwrap().parse().unwrap()
 }
 
 /// Long enough for the bus, and too short for the log.
@@ -171,7 +175,7 @@ pub async fn until(condition: impl Fn() -> bool) {
 /// The value of one metric line, 0 when there is none.
 pub fn metric(cache: &TieredCache, line: &str) -> f64 {
     let mut registry = prometheus_client::registry::Registry::default();
-    cache.metrics().register(&mut registry);
+    cache.register(&mut registry);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     let found = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());

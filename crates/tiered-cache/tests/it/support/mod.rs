@@ -11,6 +11,7 @@ use tiered_cache::{Builder, CacheError, Hit, Policy, Read, TieredCache, WriteErr
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+pub use crate::source::way::Down;
 pub use crate::source::*;
 pub use link::Link;
 pub use world::{Data, World};

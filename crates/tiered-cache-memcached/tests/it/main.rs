@@ -1,20 +1,31 @@
-//! L3 on a real memcached.
+//! L3 on a real memcached, beside a real Redis.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
+#[expect(dead_code, reason = "the tests of Redis use more of it")]
+#[path = "../../../tiered-cache-redis/tests/it/site.rs"]
+mod site;
+#[expect(dead_code, reason = "the cache's own tests use more of it")]
+#[path = "../../../tiered-cache/tests/source/mod.rs"]
+mod source;
 
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tiered_cache::{Tier, TieredCache};
+use tiered_cache_memcached::Memcached;
 
 use crate::site::{Site, connect_patiently, is_used, keys, raw};
 use crate::source::{metric, until};
 
 /// A memcached of the test's own, gone with it.
-struct Memcached {
+struct Server {
     child: Child,
     address: String,
 }
 
-impl Memcached {
+impl Server {
     fn start() -> Self {
         let port = devkit::free_port().unwrap().to_string();
         let program = devkit::find("memcached").unwrap_or_else(|| panic!("install memcached to run this test"));
@@ -28,7 +39,7 @@ impl Memcached {
     }
 }
 
-impl Drop for Memcached {
+impl Drop for Server {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
@@ -42,12 +53,12 @@ fn stored(cache: &TieredCache, result: &str) -> f64 {
 /// T32
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_is_used_for_as_long_as_redis_has_its_mark() {
-    let (memcached, redis, site) = (Memcached::start(), devkit::Redis::start().await.unwrap(), Site::new());
+    let (memcached, redis, site) = (Server::start(), devkit::Redis::start().await.unwrap(), Site::new());
     until(|| std::net::TcpStream::connect(&memcached.address).is_ok()).await;
     let url = format!("memcache://{}", memcached.address);
     let replica = async || {
         let builder = site.builder(&connect_patiently(redis.url()), site.source.log.way());
-        let cache = builder.memcached(&url, "cache").build();
+        let cache = builder.l3(Arc::new(Memcached::new(&url, "cache"))).build();
         until(|| is_used(&cache)).await;
         cache
     };
@@ -90,18 +101,4 @@ async fn a_copy_is_used_for_as_long_as_redis_has_its_mark() {
         assert!(site.read(&a, id).await.unwrap().stored, "its death is survived");
     }
     assert!(stored(&a, "error") > 0.0);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mark_from_before_everything_was_forgotten_vouches_for_nothing() {
-    let redis = devkit::Redis::start().await.unwrap();
-    let _: () = raw(&redis, &["HSET", "state", "id", "1", "g1", "5"]).await;
-    let acquire = include_str!("../../src/lua/acquire.lua");
-    for (generation, vouches) in [("1.5", "77"), ("1.4", "0"), ("2.5", "0")] {
-        let _: () = raw(&redis, &["DEL", "lease"]).await;
-        let _: () = raw(&redis, &["SET", "mark", &format!("77 {generation}")]).await;
-        let call = ["EVAL", acquire, "4", "state", "values", "lease", "mark", "7", "2000", "s1", "", "g1"];
-        let (_, _, _, copy): (String, u64, String, String) = raw(&redis, &call).await;
-        assert_eq!(copy, vouches, "{generation}");
-    }
 }
