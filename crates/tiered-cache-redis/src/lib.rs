@@ -101,13 +101,13 @@ impl Redis {
     }
 
     /// Sends several commands at once.
-    pub async fn query_pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, RemoteError> {
+    pub(crate) async fn query_pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, RemoteError> {
         self.with(self.shared.timeout, async move |mut to| pipeline.query_async(&mut to).await).await
     }
 
     /// Runs a script by its hash, sending its text where Redis doesn't know it. A node of a cluster that says which other
     /// one has the keys is left for that.
-    pub async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RemoteError> {
+    pub(crate) async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RemoteError> {
         let run = async |mut to| {
             let outcome = script.invoke_async(&mut to).await;
             if let Err(error) = &outcome

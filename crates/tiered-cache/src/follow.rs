@@ -51,6 +51,7 @@ pub(crate) async fn follow(inner: Weak<Inner>, log: Arc<dyn ChangeLog>) {
         if let Some(inner) = inner.upgrade()
             && let Some(shared) = &inner.shared
             && inner.tell_the_rest(shared).await.is_ok()
+            && inner.untold.behind(Instant::now()).is_zero()
         {
             drop(shared.remote.leave(inner.replica, inner.log_part.is_well()).await);
         }

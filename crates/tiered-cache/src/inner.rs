@@ -107,6 +107,11 @@ impl Inner {
         *lock(&self.heard)
     }
 
+    /// The shared tier, while what it holds can be judged and it can be used.
+    pub(crate) fn usable_shared(&self) -> Option<&Shared> {
+        self.shared.as_ref().filter(|shared| self.fence.is_open(Instant::now()) && shared.part.admits())
+    }
+
     /// Forgets what is older than these changes say, in this process.
     pub(crate) fn forget(&self, changes: &[Change]) {
         for change in changes {

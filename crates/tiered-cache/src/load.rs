@@ -100,11 +100,6 @@ impl Inner {
         };
         self.tasks.spawn_on(work.instrument(flight.span.clone()), &self.runtime);
     }
-
-    /// The shared tier, while what it holds can be judged and it can be used.
-    fn usable_tier(&self) -> Option<&Shared> {
-        self.shared.as_ref().filter(|shared| self.fence.is_open(Instant::now()) && shared.part.admits())
-    }
 }
 
 impl<'a> Loading<'a> {
@@ -130,7 +125,7 @@ impl<'a> Loading<'a> {
             }
             self.flight.offer_stale(found.entry, Tier::L1);
         }
-        let right = match self.inner.usable_tier() {
+        let right = match self.inner.usable_shared() {
             Some(shared) => match self.look(shared).await? {
                 Step::Arrived(arrived) => return Ok(arrived),
                 Step::Load(right) => right,
@@ -153,11 +148,10 @@ impl<'a> Loading<'a> {
         let Some((stale, _)) = self.flight.stale() else { return };
         // Not replaced after all, perhaps: the next one may try again.
         stale.refreshing.store(false, Ordering::Release);
-        if ok {
-            return;
+        if !ok {
+            stale.throttle(Instant::now() + self.policy.fail_safe_throttle);
+            self.inner.l1.insert(stale, self.epoch);
         }
-        stale.throttle(Instant::now() + self.policy.fail_safe_throttle);
-        self.inner.l1.insert(stale, self.epoch);
     }
 
     /// Reads the shared tier and, on a miss, gets the right to load or what another replica loaded meanwhile.

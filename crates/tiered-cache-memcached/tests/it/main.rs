@@ -1,5 +1,6 @@
 //! L3 on a real memcached, beside a real Redis.
 
+#![cfg(feature = "all-tests")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 #[expect(dead_code, reason = "the tests of Redis use more of it")]
