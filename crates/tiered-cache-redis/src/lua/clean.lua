@@ -27,7 +27,16 @@ for i = 3, #KEYS, 3 do
     end
 end
 if ARGV[7] ~= '' then
-    local sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
+    local sequence = redis.pcall('HINCRBY', KEYS[1], 'sequence', 1)
+    if type(sequence) == 'table' then
+        local last = string.match(redis.call('HGET', KEYS[1], 'sequence') or '0', '^%d+$')
+        if last and #last < 19 then
+            return sequence
+        end
+        -- Somebody else wrote there. That it begins anew is noticed.
+        redis.call('HDEL', KEYS[1], 'sequence')
+        sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
+    end
     redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[8], '*', 'c', ARGV[7], 'o', '0', 's', sequence)
     redis.call('PEXPIRE', KEYS[2], ARGV[9])
 end
