@@ -52,19 +52,16 @@ const SNAPSHOT: &str = r#"
     show default_transaction_read_only;
 "#;
 
-/// A name in the list of versions.
-fn version(name: &str) -> String {
-    let list = std::fs::read_to_string(checkout("docker/versions.env")).unwrap();
-    let found = list.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
-    found.unwrap_or_else(|| panic!("no {name} in docker/versions.env"))
+/// The image that made the volumes of old; there is no test without it.
+async fn old_image() -> &'static str {
+    let image = devkit::versions::image("POSTGRES_OLD").unwrap();
+    let here = output(&["image", "inspect", image]).await.status.success();
+    assert!(here || output(&["pull", image]).await.status.success(), "{image} isn't here, and can't be pulled");
+    image
 }
 
-/// The image that made the volumes of old; there is no test without it.
-async fn old_image() -> String {
-    let image = version("POSTGRES_OLD");
-    let here = output(&["image", "inspect", &image]).await.status.success();
-    assert!(here || output(&["pull", &image]).await.status.success(), "{image} isn't here, and can't be pulled");
-    image
+fn new_image() -> &'static str {
+    devkit::versions::image("POSTGRES").unwrap()
 }
 
 /// What a command said, and how it ended.
@@ -124,7 +121,7 @@ impl Volume {
     /// As Postgres 15 left it.
     async fn old() -> Self {
         let volume = Self::empty().await;
-        let server = volume.server(&old_image().await, "/data").await;
+        let server = volume.server(old_image().await, "/data").await;
         for text in FILL {
             sql(&server.name, "plinth", text).await;
         }
@@ -151,8 +148,8 @@ impl Volume {
     /// What a server of 15 or 18 finds in it.
     async fn snapshot(&self, of_18: bool) -> String {
         let server = match of_18 {
-            true => self.server(&version("POSTGRES"), "").await,
-            false => self.server(&old_image().await, "/data").await,
+            true => self.server(new_image(), "").await,
+            false => self.server(old_image().await, "/data").await,
         };
         let found = sql(&server.name, "plinth", SNAPSHOT).await;
         self.stop(server).await;
@@ -277,7 +274,7 @@ async fn an_upgrade_that_is_killed_loses_nothing_and_is_begun_again() {
     assert_eq!(volume.snapshot(true).await, before);
     assert_eq!(volume.at_work().await, Vec::<String>::new());
     let mount = format!("{}:/volume", volume.name);
-    let files = docker(&["run", "--rm", "--volume", &mount, &version("POSTGRES"), "ls", "-A", "/volume"]).await;
+    let files = docker(&["run", "--rm", "--volume", &mount, new_image(), "ls", "-A", "/volume"]).await;
     assert!(files.contains("PG_VERSION") && !files.contains(".upgrade-"), "{files}");
 }
 
@@ -287,8 +284,7 @@ async fn a_copy_that_differs_is_not_taken_and_a_volume_that_is_not_fit_is_refuse
     let empty = Volume::empty().await;
     upgrade(&[&empty.name]).await.assert(1, "holds no data");
     let write = format!("{}:/volume", empty.name);
-    docker(&["run", "--rm", "--volume", &write, &version("POSTGRES"), "bash", "-c", "echo 14 >/volume/PG_VERSION"])
-        .await;
+    docker(&["run", "--rm", "--volume", &write, new_image(), "bash", "-c", "echo 14 >/volume/PG_VERSION"]).await;
     upgrade(&[&empty.name]).await.assert(1, "data of Postgres 14, not of 15");
 
     let volume = Volume::old().await;
