@@ -22,7 +22,7 @@ pub struct Client {
 #[derive(Default)]
 pub struct Answer {
     pub status: u16,
-    /// Of `ETag: W/"7"`.
+    /// Of `ETag: W/"1-7"`: what follows the schema.
     pub etag: Option<u64>,
     /// Of `X-Version`.
     pub version: Option<u64>,
@@ -101,7 +101,9 @@ fn parse(head: &str) -> Option<Answer> {
         let value = value.trim();
         match name.to_ascii_lowercase().as_str() {
             "content-length" => answer.length = value.parse().ok()?,
-            "etag" => answer.etag = value.trim_start_matches("W/").trim_matches('"').parse().ok(),
+            "etag" => {
+                answer.etag = value.trim_matches('"').rsplit_once('-').and_then(|(_, version)| version.parse().ok())
+            }
             "x-version" => answer.version = value.parse().ok(),
             "cache-status" => answer.tier = tier(value),
             "connection" => answer.close = value.eq_ignore_ascii_case("close"),

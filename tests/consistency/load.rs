@@ -1,8 +1,10 @@
-//! The clients: writers, readers, and one who looks into the database.
+//! The clients: writers, readers, one who writes by plain SQL, and one who looks into the database.
 //!
 //! A key that is written all the time hides a lost invalidation, since the next one repairs it. So a few keys are
 //! written all the time, by several writers at once, and most are left alone for seconds after each write.
 
+use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::client::{Answer, Client};
 use crate::judge::model::REPLICAS;
-use crate::judge::{At, GONE, Judge, Kind, Read, Seen};
+use crate::judge::{At, GONE, Judge, Kind, Read, SQL, Seen};
 
 /// Keys that are written all the time.
 const HOT: usize = 4;
@@ -30,6 +32,11 @@ const RECENT: i64 = 24;
 const READERS: u32 = 8;
 /// Between two writes of one writer: to hot keys, to calm ones, creating and deleting.
 const PACE: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(90), Duration::from_millis(250)];
+/// Between two writes by plain SQL.
+const SQL_PACE: Duration = Duration::from_millis(110);
+/// Users that nobody reads: with them a statement changes more rows than the log names one by one.
+const CROWD: i32 = 1200;
+const DATABASE: Duration = Duration::from_secs(5);
 
 /// What all clients share.
 pub struct Load {
@@ -38,6 +45,7 @@ pub struct Load {
     addresses: Vec<SocketAddr>,
     keys: Vec<i64>,
     guests: Mutex<Guests>,
+    database_url: String,
 }
 
 /// Users that are created and deleted.
@@ -49,14 +57,17 @@ struct Guests {
 
 impl Load {
     /// Creates the users that stay.
-    pub async fn prepare(addresses: Vec<SocketAddr>) -> anyhow::Result<Self> {
+    pub async fn prepare(addresses: Vec<SocketAddr>, database_url: String) -> anyhow::Result<Self> {
         let mut load = Self {
             begun: Instant::now(),
             judge: Mutex::default(),
             addresses,
             keys: Vec::new(),
             guests: Mutex::default(),
+            database_url,
         };
+        let crowd = "insert into users (name, email) select 'crowd', i || '@crowd' from generate_series(1, $1) as i";
+        load.database().await?.execute(crowd, &[&CROWD]).await?;
         for number in 0..HOT + CALM {
             let replica = number % REPLICAS;
             let mut client = Client::new(load.addresses[replica]);
@@ -78,12 +89,17 @@ impl Load {
         self.judge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A connection of our own, by the way that is cut when the database is to be seen by nobody.
+    async fn database(&self) -> anyhow::Result<tokio_postgres::Client> {
+        within(connect(&self.database_url)).await
+    }
+
     fn guests(&self) -> MutexGuard<'_, Guests> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts the clients; they go on until the set is dropped.
-    pub fn start(self: &Arc<Self>, seed: u64, reads_per_second: u32, database_url: String) -> JoinSet<()> {
+    pub fn start(self: &Arc<Self>, seed: u64, reads_per_second: u32) -> JoinSet<()> {
         let mut clients = JoinSet::new();
         let pause = Duration::from_secs(1) * READERS * 3 / reads_per_second.max(1);
         let mut number = 0;
@@ -99,7 +115,8 @@ impl Load {
             clients.spawn(Arc::clone(self).write(replica, HOT..=HOT + CALM - 1, PACE[1], random()));
             clients.spawn(Arc::clone(self).host(replica, random()));
         }
-        clients.spawn(Arc::clone(self).observe(database_url));
+        clients.spawn(Arc::clone(self).write_by_sql(random()));
+        clients.spawn(Arc::clone(self).observe());
         clients
     }
 
@@ -139,6 +156,90 @@ impl Load {
             let key = self.keys[random.random_range(which.clone())];
             self.replace(&mut client, replica, key).await;
         }
+    }
+
+    /// Writes as another program would, which knows nothing of the service.
+    async fn write_by_sql(self: Arc<Self>, mut random: StdRng) {
+        let mut pace = paced(SQL_PACE);
+        let mut database = None;
+        loop {
+            pace.tick().await;
+            let key = self.keys[random.random_range(0..HOT + CALM)];
+            let client = match &mut database {
+                Some(client) => client,
+                None => match self.database().await {
+                    Ok(client) => database.insert(client),
+                    Err(_) => continue,
+                },
+            };
+            let update = "update users set name = new.name from unnest($1::bigint[], $2::text[]) as new (id, name) \
+                          where users.id = new.id returning users.id, version";
+            if self.change(client, ["", ""], update, &[key]).await.is_err() {
+                database = None;
+            }
+        }
+    }
+
+    /// Changes every user that stays, and the crowd, in one statement.
+    pub async fn change_all(&self) -> anyhow::Result<()> {
+        let update = "update users set name = coalesce(new.name, users.name) \
+                      from users as old left join unnest($1::bigint[], $2::text[]) as new (id, name) using (id) \
+                      where users.id = old.id and (new.id is not null or old.name = 'crowd') \
+                      returning users.id, users.version";
+        self.change(&mut self.database().await?, ["", ""], update, &self.keys).await
+    }
+
+    /// Replaces the users that stay by others of the same ids, as a restored dump does, which takes its sequences along.
+    pub async fn restore(&self) -> anyhow::Result<()> {
+        let kept = format!("'{{{}}}'", list(&self.keys));
+        let before = format!(
+            "create temporary table kept on commit drop as select id, email from users where id = any ({kept}); \
+             delete from users where id = any ({kept})"
+        );
+        let insert = "insert into users (id, name, email) select id, new.name, email \
+                      from kept join unnest($1::bigint[], $2::text[]) as new (id, name) using (id) returning id, version";
+        let around = [&*before, "select setval('row_version', 1)"];
+        self.change(&mut self.database().await?, around, insert, &self.keys).await
+    }
+
+    /// One transaction that writes these users; the judge hears of each as of a write of its own.
+    async fn change(
+        &self,
+        client: &mut tokio_postgres::Client,
+        [before, after]: [&str; 2],
+        statement: &str,
+        keys: &[i64],
+    ) -> anyhow::Result<()> {
+        let numbers: Vec<u64> = {
+            let (mut judge, now) = (self.judge(), self.now());
+            keys.iter().map(|key| judge.begin(Kind::Replace, Some(*key), SQL, now)).collect()
+        };
+        let names: Vec<String> = numbers.iter().map(|number| format!("w{number}")).collect();
+        let outcome = within(async {
+            let transaction = client.transaction().await?;
+            transaction.batch_execute(before).await?;
+            let rows = transaction.query(statement, &[&keys, &names]).await?;
+            transaction.batch_execute(after).await?;
+            transaction.commit().await?;
+            Ok(rows)
+        })
+        .await;
+        let versions: HashMap<i64, u64> = outcome.as_ref().map(|rows| versions(rows)).unwrap_or_default();
+        for (key, number) in keys.iter().zip(numbers) {
+            let version = versions.get(key).copied();
+            self.end(number, Some(*key), outcome.as_ref().map(|_| (200, version)).map_err(|_| ErrorKind::Other.into()));
+        }
+        outcome.map(drop)
+    }
+
+    /// The database was set back to what it was at `kept`.
+    pub async fn went_back(&self, url: &str, kept: At) -> anyhow::Result<()> {
+        let rows = connect(url).await?.query("select id, version from users", &[]).await?;
+        let rows = versions(&rows);
+        let now = self.now();
+        self.guests().newest = rows.keys().copied().max().unwrap_or_default();
+        self.judge().went_back(&rows, kept, now);
+        Ok(())
     }
 
     /// Creates, renames and deletes guests.
@@ -204,7 +305,7 @@ impl Load {
     }
 
     /// Looks into the database, so that writes whose answer was lost count too; and lets the judge forget.
-    async fn observe(self: Arc<Self>, url: String) {
+    async fn observe(self: Arc<Self>) {
         let mut pace = paced(Duration::from_millis(250));
         let mut database = None;
         loop {
@@ -212,13 +313,14 @@ impl Load {
             self.judge().prune(self.now());
             let client = match &database {
                 Some(client) => client,
-                None => match connect(&url).await {
+                None => match self.database().await {
                     Ok(client) => database.insert(client),
                     Err(_) => continue,
                 },
             };
             let begun = self.now();
-            match client.query("select id, version from users", &[]).await {
+            let look = within(async { Ok(client.query("select id, version from users", &[]).await?) });
+            match look.await {
                 Ok(rows) => self.compare(&rows, begun),
                 Err(_) => database = None,
             }
@@ -229,7 +331,7 @@ impl Load {
         let mut judge = self.judge();
         let now = self.now();
         let newest = self.guests().newest;
-        let mut there = std::collections::HashSet::new();
+        let mut there = HashSet::new();
         for row in rows {
             let id: i64 = row.get("id");
             there.insert(id);
@@ -270,6 +372,19 @@ fn paced(pause: Duration) -> tokio::time::Interval {
     let mut pace = interval(pause);
     pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
     pace
+}
+
+fn versions(rows: &[tokio_postgres::Row]) -> HashMap<i64, u64> {
+    rows.iter().map(|row| (row.get("id"), row.get::<_, i64>("version").unsigned_abs())).collect()
+}
+
+fn list(keys: &[i64]) -> String {
+    keys.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// A statement of ours doesn't wait longer for a database that is being broken than the service would.
+async fn within<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::time::timeout(DATABASE, work).await?
 }
 
 async fn connect(url: &str) -> anyhow::Result<tokio_postgres::Client> {

@@ -1,4 +1,4 @@
-//! Three replicas of the service, a Redis and a Postgres, and a proxy on each way between them.
+//! Three replicas of the service, a Redis and a Postgres, and a proxy on each way between them and on our own.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,6 +23,8 @@ pub struct World {
     pub replicas: Vec<Replica>,
     pub postgres: Postgres,
     pub redis: Redis,
+    /// Our own way to Postgres.
+    pub to_postgres: FaultProxy,
     guardian: Guardian,
 }
 
@@ -41,7 +43,8 @@ impl World {
         let (postgres, redis) = tokio::try_join!(Postgres::start(), Redis::start())?;
         let migrate = program().arg("migrate").env("DATABASE_URL", postgres.url(DATABASE)).output()?;
         ensure!(migrate.status.success(), "migrate: {}", String::from_utf8_lossy(&migrate.stderr));
-        let mut world = Self { replicas: Vec::new(), postgres, redis, guardian: Guardian::start()? };
+        let to_postgres = FaultProxy::start(postgres.address()).await?;
+        let mut world = Self { replicas: Vec::new(), postgres, redis, to_postgres, guardian: Guardian::start()? };
         for number in 0..REPLICAS {
             let replica = Replica {
                 address: (Ipv4Addr::LOCALHOST, free_port()?).into(),
@@ -51,18 +54,29 @@ impl World {
                 number,
             };
             world.replicas.push(replica);
-            world.run(number, &[]).await?;
+            world.run(number, &[])?;
+            world.ready(number).await?;
         }
         Ok(world)
     }
 
-    /// The database, not through a proxy.
+    /// The database, by our own way.
     pub fn database_url(&self) -> String {
+        self.postgres.url_through(self.to_postgres.port(), DATABASE)
+    }
+
+    /// The database, by no proxy.
+    pub fn direct_url(&self) -> String {
         self.postgres.url(DATABASE)
     }
 
-    /// Starts a replica, in place of one that runs, and waits until it is ready.
-    pub async fn run(&mut self, number: usize, env: &[(&str, &str)]) -> anyhow::Result<()> {
+    /// Every way to Postgres.
+    pub fn ways_to_postgres(&self) -> impl Iterator<Item = &FaultProxy> {
+        self.replicas.iter().map(|replica| &replica.to_postgres).chain([&self.to_postgres])
+    }
+
+    /// Starts a replica, in place of one that runs.
+    pub fn run(&mut self, number: usize, env: &[(&str, &str)]) -> anyhow::Result<()> {
         self.kill(number);
         let replica = &mut self.replicas[number];
         let mut command = program();
@@ -76,8 +90,7 @@ impl World {
         let log = std::fs::File::options().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         replica.child = Some(command.spawn().context("can't start the service")?);
-        self.guard()?;
-        self.ready(number).await
+        self.guard()
     }
 
     /// Waits until a replica is ready.

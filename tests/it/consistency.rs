@@ -3,9 +3,10 @@
 #[path = "../consistency/judge/mod.rs"]
 mod judge;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use judge::{GONE, Judge, Kind, Read, Seen, Tally, Verdict};
+use judge::{GONE, Judge, Kind, Read, SQL, Seen, Tally, Verdict};
 
 const KEY: i64 = 7;
 
@@ -104,27 +105,50 @@ fn answers_may_come_in_another_order_than_versions() {
 }
 
 #[test]
-fn five_seconds_are_allowed_while_the_writer_or_the_reader_cannot_reach_redis() {
-    for replica in [0, 1] {
-        let mut judge = judge();
-        judge.outage_begins(replica, ms(500));
-        put(&mut judge, 0, 11, 1000);
-        get(&mut judge, 5900, value(10, 0));
-        assert_eq!(judge.take().0.violations, 0);
-        get(&mut judge, 6100, value(10, 0));
-        assert_eq!(judge.take().0.violations, 1);
-    }
+fn writes_by_plain_sql_count_like_others_and_by_themselves() {
+    let mut judge = judge();
+    put(&mut judge, SQL, 11, 1000);
+    get(&mut judge, 1900, value(10, 0));
+    let (tally, found) = verdicts(&mut judge);
+    assert_eq!((tally.stale.len(), tally.stale_of_sql.quantile(50), found.len()), (0, Some(ms(900)), 0));
+    get(&mut judge, 2001, value(10, 0));
+    assert_eq!(verdicts(&mut judge).1, [Verdict::Stale]);
 }
 
 #[test]
-fn an_outage_elsewhere_or_long_over_allows_nothing() {
+fn what_the_database_lost_may_be_answered_for_a_second_and_never_again() {
     let mut judge = judge();
-    judge.outage_begins(2, ms(500));
-    judge.outage_begins(1, ms(500));
-    judge.outage_ends(1, ms(600));
-    put(&mut judge, 0, 11, 4000);
-    get(&mut judge, 5100, value(10, 0));
-    assert_eq!(judge.take().0.violations, 1);
+    let lost = put(&mut judge, 0, 11, 3000);
+    judge.went_back(&HashMap::from([(KEY, 10)]), ms(2000), ms(5000));
+    get(&mut judge, 5900, value(11, lost));
+    get(&mut judge, 5900, value(10, 0));
+    assert_eq!(judge.take().0.violations, 0);
+    get(&mut judge, 6100, value(10, 0));
+    assert_eq!(judge.take().0.violations, 0);
+    get(&mut judge, 6100, value(11, lost));
+    assert_eq!(verdicts(&mut judge).1, [Verdict::Lost]);
+    // Versions are given out again.
+    let again = put(&mut judge, 0, 11, 7000);
+    get(&mut judge, 8100, value(11, again));
+    assert_eq!(judge.take().0.violations, 0);
+    get(&mut judge, 8100, value(10, 0));
+    assert_eq!(verdicts(&mut judge).1, [Verdict::Stale]);
+}
+
+#[test]
+fn a_delete_that_the_database_lost_is_undone_and_one_from_before_is_not() {
+    let mut judge = judge();
+    delete(&mut judge, 3000);
+    judge.went_back(&HashMap::from([(KEY, 10)]), ms(2000), ms(5000));
+    get(&mut judge, 6100, value(10, 0));
+    assert_eq!(judge.take().0.violations, 0);
+    get(&mut judge, 6100, Seen::Absent);
+    assert_eq!(verdicts(&mut judge).1, [Verdict::Stale]);
+
+    delete(&mut judge, 7000);
+    judge.went_back(&HashMap::new(), ms(8000), ms(9000));
+    get(&mut judge, 10_100, value(10, 0));
+    assert_eq!(verdicts(&mut judge).1, [Verdict::Stale]);
 }
 
 #[test]
@@ -145,9 +169,9 @@ fn a_write_without_an_answer_has_to_be_seen_once_the_database_showed_it() {
     let lost = judge.begin(Kind::Replace, Some(KEY), 0, ms(500));
     judge.unknown(lost, ms(600));
     judge.observed(KEY, 11, ms(700), ms(710));
-    get(&mut judge, 5600, value(10, 0));
+    get(&mut judge, 1600, value(10, 0));
     assert_eq!(judge.take().0.violations, 0);
-    get(&mut judge, 5800, value(10, 0));
+    get(&mut judge, 1800, value(10, 0));
     assert_eq!(verdicts(&mut judge).1, [Verdict::StaleUnanswered]);
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::model::{At, GONE, KeyReads, Read, Seen, Step, Verdict};
+use super::model::{At, BOUND, GONE, KeyReads, Read, SQL, Seen, Step, Verdict};
 
 /// Lines after which a history isn't small any more.
 const LINES: usize = 24;
@@ -16,7 +16,6 @@ pub struct Case {
     key: i64,
     replica: usize,
     version: u64,
-    bound: Duration,
     /// The longest staleness among answers that show it.
     worst: Duration,
     times: u64,
@@ -35,12 +34,12 @@ struct Line {
 }
 
 impl Case {
-    pub fn new(verdict: Verdict, key: i64, step: Step, read: Option<&Read>, bound: Duration) -> Self {
+    pub fn new(verdict: Verdict, key: i64, step: Step, read: Option<&Read>) -> Self {
         let worst = read.map_or(Duration::ZERO, |read| read.start.saturating_sub(step.end));
         let replica = read.map_or(step.replica, |read| read.replica);
         let open = read.is_some();
         let (version, zero) = (step.version, step.end);
-        Self { verdict, key, replica, version, bound, worst, times: 1, zero, lines: Vec::new(), open }
+        Self { verdict, key, replica, version, worst, times: 1, zero, lines: Vec::new(), open }
     }
 
     /// Whether both show the same: one entry of one replica is too old.
@@ -63,7 +62,7 @@ impl Case {
             self.line(step.end, format!("the database shows {}", version(step.version)));
         }
         for write in writes.filter(|write| write.version >= step.version).take(3) {
-            self.line(write.begin, format!("write {} begins on replica {}", write.number, write.replica + 1));
+            self.line(write.begin, format!("write {} begins {}", write.number, by(write.replica)));
             self.line(write.end, format!("write {} answered: {}", write.number, version(write.version)));
         }
         let from = step.begin.saturating_sub(BEFORE);
@@ -88,7 +87,7 @@ impl Case {
             Seen::Behind => false,
         };
         self.line(read.start, text);
-        if fresh && read.start > self.zero + self.bound {
+        if fresh && read.start > self.zero + BOUND {
             self.open = false;
         }
     }
@@ -107,6 +106,10 @@ fn version(version: u64) -> String {
     if version == GONE { "deleted".to_owned() } else { format!("version {version}") }
 }
 
+fn by(replica: usize) -> String {
+    if replica == SQL { "by plain SQL".to_owned() } else { format!("on replica {}", replica + 1) }
+}
+
 /// Milliseconds after the write was answered.
 fn relative(at: At, zero: At) -> String {
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
@@ -119,6 +122,7 @@ impl fmt::Display for Case {
             Verdict::Stale => "an older value than was answered to a writer",
             Verdict::StaleUnanswered => "an older value than the database had shown",
             Verdict::NobodyWrote => "a value that nobody wrote to it",
+            Verdict::Lost => "a value that the database has lost",
             Verdict::TwoVersions => "one write under two versions",
             Verdict::BelowAsked => "a version below the one asked for",
             Verdict::Behind => "409 for a version that had been answered",
@@ -127,7 +131,7 @@ impl fmt::Display for Case {
         writeln!(
             f,
             "user {key}, replica {replica}: {what} ({} answers; longest {worst:.3} s after, allowed {:?})",
-            self.times, self.bound
+            self.times, BOUND
         )?;
         for line in &self.lines {
             let first = relative(line.first, self.zero);

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 pub use history::Case;
-pub use model::{At, GONE, Kind, OBSERVED_BOUND, Outcome, Read, Seen, Tally, Verdict, Write};
-use model::{Key, KeyReads, Outages, Step};
+pub use model::{At, BOUND, GONE, Kind, Outcome, Read, SQL, Seen, Tally, Verdict, Write};
+use model::{Key, KeyReads, Step};
 
 /// How much history is kept: more than the longest bound, what a frozen replica sleeps, and a request's timeout.
 const KEPT: Duration = Duration::from_secs(60);
@@ -26,7 +26,8 @@ pub struct Judge {
     writes: BTreeMap<u64, Write>,
     /// The number of the next write; each is part of the name that it writes.
     next: u64,
-    outages: Outages,
+    /// When the database last went back to what it had been before.
+    went_back: Option<At>,
     tally: Tally,
     cases: Vec<Case>,
 }
@@ -54,7 +55,7 @@ impl Judge {
         let key_state = self.keys.entry(key).or_default();
         key_state.acknowledged.add(step);
         if seen.is_some_and(|seen| seen != version) {
-            self.violation(Case::new(Verdict::TwoVersions, key, step, None, Duration::ZERO));
+            self.violation(Case::new(Verdict::TwoVersions, key, step, None));
         }
     }
 
@@ -90,14 +91,29 @@ impl Judge {
         self.keys.get(&key)?.acknowledged.last().map(|step| step.version).filter(|version| *version != GONE)
     }
 
-    /// From then on the replica can't reach Redis.
-    pub fn outage_begins(&mut self, replica: usize, at: At) {
-        self.outages.begin(replica, at);
-    }
-
-    /// From then on it can again.
-    pub fn outage_ends(&mut self, replica: usize, at: At) {
-        self.outages.end(replica, at);
+    /// The database lost its last commits, and has these rows since: key and version. What was deleted before `kept`
+    /// wasn't lost. Until [`BOUND`] after `at` replicas may answer what was lost, or what came back.
+    pub fn went_back(&mut self, rows: &HashMap<i64, u64>, kept: At, at: At) {
+        self.went_back = Some(at);
+        for write in self.writes.values_mut() {
+            let Some(key) = write.key else { continue };
+            let newest = rows.get(&key).copied().unwrap_or(0);
+            if write.kind != Kind::Delete
+                && write.version.is_some_and(|version| version > newest)
+                && write.end > Some(kept)
+            {
+                write.outcome = Outcome::Lost;
+            }
+        }
+        for (key, state) in &mut self.keys {
+            let newest = rows.get(key).copied().unwrap_or(0);
+            let gone = state.acknowledged.last().is_some_and(|step| step.version == GONE && step.end < kept);
+            if newest > 0 || !gone {
+                state.acknowledged.back_to(newest);
+                state.observed.back_to(newest);
+                state.delete_begun = None;
+            }
+        }
     }
 
     /// A read that got no value: an error or a timeout.
@@ -114,8 +130,8 @@ impl Judge {
         }
         let state = self.keys.entry(read.key).or_default();
         state.reads[read.replica].add(read);
-        if let Some((verdict, step, bound)) = verdict {
-            let mut case = Case::new(verdict, read.key, step, Some(&read), bound);
+        if let Some((verdict, step)) = verdict {
+            let mut case = Case::new(verdict, read.key, step, Some(&read));
             case.tell(&step, state.acknowledged.since(step.begin), &state.reads[read.replica]);
             self.violation(case);
         }
@@ -130,38 +146,45 @@ impl Judge {
         }
     }
 
-    /// What is wrong with the answer, which write says so, and how much later it would have been all right.
-    fn verdict(&mut self, read: &Read) -> Option<(Verdict, Step, Duration)> {
+    /// What is wrong with the answer, and which write says so.
+    fn verdict(&mut self, read: &Read) -> Option<(Verdict, Step)> {
         let nobody = Step { version: 0, number: 0, replica: read.replica, begin: read.start, end: read.start };
+        let unsettled = self.went_back.is_some_and(|at| read.start < at + BOUND);
         let state = self.keys.entry(read.key).or_default();
         let version = match read.seen {
             // The row may be gone as soon as its deletion began.
             Seen::Absent if state.delete_begun.is_some_and(|at| at <= read.end) => GONE,
             Seen::Absent => 0,
-            Seen::Behind => return Some((Verdict::Behind, nobody, Duration::ZERO)),
+            Seen::Behind if unsettled => return None,
+            Seen::Behind => return Some((Verdict::Behind, nobody)),
             Seen::Value { version, write } => {
-                if let Some(wrong) = wrong_origin(&mut self.writes, self.next, read, version, write) {
-                    return Some((wrong, nobody, Duration::ZERO));
+                if let Some(wrong) = wrong_origin(&mut self.writes, self.next, read, version, write)
+                    && !(unsettled && wrong == Verdict::Lost)
+                {
+                    return Some((wrong, nobody));
                 }
                 version
             }
         };
+        if unsettled {
+            return None;
+        }
         if version < read.asked {
             let step = state.acknowledged.newer(version).next().copied().unwrap_or(nobody);
-            return Some((Verdict::BelowAsked, step, Duration::ZERO));
+            return Some((Verdict::BelowAsked, step));
         }
         let older_than = |step: &&Step| step.end < read.start;
         let mut missed = state.acknowledged.newer(version).filter(older_than).peekable();
         if let Some(first) = missed.peek() {
-            self.tally.stale.add(read.start - first.end);
+            let tally = if first.replica == SQL { &mut self.tally.stale_of_sql } else { &mut self.tally.stale };
+            tally.add(read.start - first.end);
         }
-        let too_old = |step: &&Step| read.start - step.end > self.outages.bound(step, read);
+        let too_old = |step: &&Step| read.start - step.end > BOUND;
         if let Some(step) = missed.find(too_old) {
-            return Some((Verdict::Stale, *step, self.outages.bound(step, read)));
+            return Some((Verdict::Stale, *step));
         }
         let mut seen = state.observed.newer(version).filter(older_than);
-        let lost = seen.find(|step| read.start - step.end > OBSERVED_BOUND)?;
-        Some((Verdict::StaleUnanswered, *lost, OBSERVED_BOUND))
+        seen.find(too_old).map(|step| (Verdict::StaleUnanswered, *step))
     }
 
     /// Forgets what can't matter any more.
@@ -169,7 +192,6 @@ impl Judge {
         let Some(horizon) = now.checked_sub(KEPT) else { return };
         self.writes =
             self.writes.split_off(&self.writes.iter().find(|(_, w)| w.begin >= horizon).map_or(self.next, |(n, _)| *n));
-        self.outages.prune(horizon);
         for key in self.keys.values_mut() {
             key.acknowledged.prune(horizon);
             key.observed.prune(horizon);
@@ -201,6 +223,9 @@ fn wrong_origin(
     let foreign = write.key.is_some_and(|key| key != read.key);
     if foreign || write.outcome == Outcome::Refused || write.begin > read.end || write.kind == Kind::Delete {
         return Some(Verdict::NobodyWrote);
+    }
+    if write.outcome == Outcome::Lost {
+        return Some(Verdict::Lost);
     }
     (*write.version.get_or_insert(version) != version).then_some(Verdict::TwoVersions)
 }

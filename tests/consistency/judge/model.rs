@@ -1,4 +1,4 @@
-//! What the judge knows: writes, reads, outages, counts.
+//! What the judge knows: writes, reads, counts.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,14 +8,10 @@ pub type At = Duration;
 
 /// How many replicas there are.
 pub const REPLICAS: usize = 3;
-/// No replica answers an older value later than this after a write was answered.
+/// In place of a replica's number: a write by plain SQL, past all of them.
+pub const SQL: usize = REPLICAS;
+/// No replica answers an older value later than this after a write was answered, or was seen in the database.
 pub const BOUND: Duration = Duration::from_secs(1);
-/// The same while the replica that wrote or the one that reads can't reach Redis.
-pub const OUTAGE_BOUND: Duration = Duration::from_secs(5);
-/// The same for writes that nobody answered but the database shows.
-pub const OBSERVED_BOUND: Duration = Duration::from_secs(5);
-/// After this a replica that can reach Redis again is expected to have noticed.
-const RECOVERY: Duration = Duration::from_secs(2);
 /// The version of a deleted row: nothing is newer. 0 is that of one not yet created.
 pub const GONE: u64 = u64::MAX;
 /// Reads remembered per key and replica, for histories.
@@ -38,6 +34,8 @@ pub enum Outcome {
     Refused,
     /// Answered with 5xx, or not at all.
     Unknown,
+    /// Committed, and not in the database that went back.
+    Lost,
 }
 
 /// One write.
@@ -46,6 +44,7 @@ pub struct Write {
     pub kind: Kind,
     /// Unknown while a creation isn't answered.
     pub key: Option<i64>,
+    /// The replica that was asked for it, or [`SQL`].
     pub replica: usize,
     pub begin: At,
     pub end: Option<At>,
@@ -90,6 +89,8 @@ pub enum Verdict {
     StaleUnanswered,
     /// No write of this key, or one that was refused.
     NobodyWrote,
+    /// A write that the database has lost.
+    Lost,
     /// One write under two versions.
     TwoVersions,
     /// Below the version asked for.
@@ -130,6 +131,11 @@ impl Steps {
 
     pub fn since(&self, at: At) -> impl Iterator<Item = &Step> {
         self.0.iter().filter(move |step| step.end > at)
+    }
+
+    /// The database went back to `version`.
+    pub fn back_to(&mut self, version: u64) {
+        self.0.retain(|step| step.version <= version);
     }
 
     pub fn last(&self) -> Option<&Step> {
@@ -180,38 +186,6 @@ pub struct Key {
     pub reads: [KeyReads; REPLICAS],
 }
 
-/// When which replica couldn't reach Redis.
-#[derive(Default)]
-pub struct Outages([Vec<(At, Option<At>)>; REPLICAS]);
-
-impl Outages {
-    pub fn begin(&mut self, replica: usize, at: At) {
-        self.0[replica].push((at, None));
-    }
-
-    pub fn end(&mut self, replica: usize, at: At) {
-        for (_, end) in self.0[replica].iter_mut().filter(|(_, end)| end.is_none()) {
-            *end = Some(at + RECOVERY);
-        }
-    }
-
-    fn between(&self, replica: usize, from: At, to: At) -> bool {
-        self.0[replica].iter().any(|(begin, end)| *begin <= to && end.is_none_or(|end| end >= from))
-    }
-
-    /// How long after `step` this read may still miss it.
-    pub fn bound(&self, step: &Step, read: &Read) -> Duration {
-        let away = |replica| self.between(replica, step.begin, read.start);
-        if away(step.replica) || away(read.replica) { OUTAGE_BOUND } else { BOUND }
-    }
-
-    pub fn prune(&mut self, horizon: At) {
-        for replica in &mut self.0 {
-            replica.retain(|(_, end)| end.is_none_or(|end| end > horizon));
-        }
-    }
-}
-
 /// Counts of one phase.
 #[derive(Default)]
 pub struct Tally {
@@ -222,7 +196,10 @@ pub struct Tally {
     pub writes: u64,
     pub unknown: u64,
     pub violations: u64,
+    /// Behind writes that a replica answered.
     pub stale: Staleness,
+    /// Behind writes by plain SQL.
+    pub stale_of_sql: Staleness,
 }
 
 impl Tally {
@@ -233,6 +210,7 @@ impl Tally {
         self.unknown += other.unknown;
         self.violations += other.violations;
         self.stale.merge(&other.stale);
+        self.stale_of_sql.merge(&other.stale_of_sql);
     }
 }
 
