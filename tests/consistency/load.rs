@@ -234,11 +234,12 @@ impl Load {
 
     /// The database was set back to what it was at `kept`.
     pub async fn went_back(&self, url: &str, kept: At) -> anyhow::Result<()> {
-        let rows = connect(url).await?.query("select id, version from users", &[]).await?;
-        let rows = versions(&rows);
+        let rows = connect(url).await?.query("select id, version, name from users", &[]).await?;
+        let number = |row: &tokio_postgres::Row| row.get::<_, &str>("name").strip_prefix('w')?.parse().ok();
+        let (there, rows): (HashSet<u64>, _) = (rows.iter().filter_map(number).collect(), versions(&rows));
         let now = self.now();
         self.guests().newest = rows.keys().copied().max().unwrap_or_default();
-        self.judge().went_back(&rows, kept, now);
+        self.judge().went_back(&rows, &there, kept, now);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 #[path = "../consistency/judge/mod.rs"]
 mod judge;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use judge::{GONE, Judge, Kind, Read, SQL, Seen, Tally, Verdict};
@@ -116,22 +116,36 @@ fn writes_by_plain_sql_count_like_others_and_by_themselves() {
 }
 
 #[test]
-fn what_the_database_lost_may_be_answered_for_a_second_and_never_again() {
+fn what_is_written_past_the_service_as_the_database_dies_has_to_be_seen_when_it_is_back() {
+    for (replica, replaced, allowed) in [(SQL, 1000, 0), (SQL, 400, 1), (0, 1000, 1)] {
+        let mut judge = judge();
+        put(&mut judge, replica, 11, replaced);
+        judge.database_dies(ms(1500));
+        get(&mut judge, 4000, value(10, 0));
+        assert_eq!(judge.take().0.violations, allowed);
+        judge.database_is_back(ms(5000));
+        get(&mut judge, 7100, value(10, 0));
+        assert_eq!(judge.take().0.violations, 1);
+    }
+}
+
+#[test]
+fn what_the_database_lost_may_be_answered_for_a_while_and_never_again() {
     let mut judge = judge();
     let lost = put(&mut judge, 0, 11, 3000);
-    judge.went_back(&HashMap::from([(KEY, 10)]), ms(2000), ms(5000));
-    get(&mut judge, 5900, value(11, lost));
-    get(&mut judge, 5900, value(10, 0));
+    judge.went_back(&HashMap::from([(KEY, 10)]), &HashSet::from([0]), ms(2000), ms(5000));
+    get(&mut judge, 6900, value(11, lost));
+    get(&mut judge, 6900, value(10, 0));
     assert_eq!(judge.take().0.violations, 0);
-    get(&mut judge, 6100, value(10, 0));
+    get(&mut judge, 7100, value(10, 0));
     assert_eq!(judge.take().0.violations, 0);
-    get(&mut judge, 6100, value(11, lost));
+    get(&mut judge, 7100, value(11, lost));
     assert_eq!(verdicts(&mut judge).1, [Verdict::Lost]);
     // Versions are given out again.
-    let again = put(&mut judge, 0, 11, 7000);
-    get(&mut judge, 8100, value(11, again));
+    let again = put(&mut judge, 0, 11, 8000);
+    get(&mut judge, 9100, value(11, again));
     assert_eq!(judge.take().0.violations, 0);
-    get(&mut judge, 8100, value(10, 0));
+    get(&mut judge, 9100, value(10, 0));
     assert_eq!(verdicts(&mut judge).1, [Verdict::Stale]);
 }
 
@@ -139,16 +153,43 @@ fn what_the_database_lost_may_be_answered_for_a_second_and_never_again() {
 fn a_delete_that_the_database_lost_is_undone_and_one_from_before_is_not() {
     let mut judge = judge();
     delete(&mut judge, 3000);
-    judge.went_back(&HashMap::from([(KEY, 10)]), ms(2000), ms(5000));
-    get(&mut judge, 6100, value(10, 0));
+    judge.went_back(&HashMap::from([(KEY, 10)]), &HashSet::from([0]), ms(2000), ms(5000));
+    get(&mut judge, 7100, value(10, 0));
     assert_eq!(judge.take().0.violations, 0);
-    get(&mut judge, 6100, Seen::Absent);
+    get(&mut judge, 7100, Seen::Absent);
     assert_eq!(verdicts(&mut judge).1, [Verdict::Stale]);
 
-    delete(&mut judge, 7000);
-    judge.went_back(&HashMap::new(), ms(8000), ms(9000));
-    get(&mut judge, 10_100, value(10, 0));
+    delete(&mut judge, 8000);
+    judge.went_back(&HashMap::new(), &HashSet::new(), ms(9000), ms(10_000));
+    get(&mut judge, 12_100, value(10, 0));
     assert_eq!(verdicts(&mut judge).1, [Verdict::Stale]);
+}
+
+#[test]
+fn what_was_lost_without_an_answer_is_never_answered_again_not_even_under_a_version_given_twice() {
+    let mut judge = judge();
+    let lost = judge.begin(Kind::Replace, Some(KEY), 0, ms(3000));
+    judge.unknown(lost, ms(3100));
+    judge.went_back(&HashMap::from([(KEY, 10)]), &HashSet::from([0]), ms(2000), ms(5000));
+    get(&mut judge, 6900, value(11, lost));
+    assert_eq!(judge.take().0.violations, 0);
+    put(&mut judge, 0, 11, 7000);
+    get(&mut judge, 7100, value(11, lost));
+    assert_eq!(verdicts(&mut judge).1, [Verdict::Lost]);
+}
+
+#[test]
+fn what_is_answered_only_after_the_database_went_back_may_be_lost_or_not() {
+    let mut judge = judge();
+    let late = judge.begin(Kind::Replace, Some(KEY), 0, ms(3000));
+    let delete = judge.begin(Kind::Delete, Some(KEY), 2, ms(3000));
+    judge.went_back(&HashMap::from([(KEY, 10)]), &HashSet::from([0]), ms(2000), ms(5000));
+    judge.done(late, KEY, 11, ms(5200));
+    get(&mut judge, 7500, value(10, 0));
+    get(&mut judge, 7600, value(11, late));
+    get(&mut judge, 7700, Seen::Absent);
+    judge.done(delete, KEY, GONE, ms(7800));
+    assert_eq!(judge.take().0.violations, 0);
 }
 
 #[test]

@@ -203,7 +203,7 @@ impl Inflicted {
             Fault::RedisFrozen => world.redis.freeze()?,
             Fault::RedisKilled => world.redis.stop().await?,
             Fault::RedisRefusesWrites => redis::set(world, "min-replicas-to-write", "1").await?,
-            Fault::RedisFull => redis::set(world, "maxmemory", "1").await?,
+            Fault::RedisFull => redis::let_refuse(world).await?,
             Fault::RedisEvicts => redis::let_evict(world).await?,
             Fault::RedisCluster => state = State::OtherRedis(OtherRedis::cluster(world).await?),
             Fault::RedisIsolated => state = State::OtherRedis(OtherRedis::promoted(world, one).await?),
@@ -220,7 +220,7 @@ impl Inflicted {
                 world.kill(one);
             }
             Fault::ClockShifted => state = State::Clock(Clock::begin(world, one).await?),
-            Fault::PostgresKilled => world.postgres.kill().await?,
+            Fault::PostgresKilled => postgres::kill(world, load).await?,
             Fault::PostgresPromoted | Fault::PostgresSetBack => {
                 state = State::Kept(Kept::take(world, load).await?);
             }
@@ -244,9 +244,9 @@ impl Inflicted {
             (Fault::PostgresCut, _) => world.replicas[random.random_range(0..REPLICAS)].to_postgres.cut(),
             (Fault::PostgresSlow, _) => ways::slow_to_postgres(world, random, 150),
             (Fault::PostgresRestarted, _) => {
-                world.postgres.kill().await?;
+                postgres::kill(world, load).await?;
                 sleep(millis(random, 0, 1000)).await;
-                world.postgres.restart().await?;
+                postgres::restart(world, load).await?;
             }
             (Fault::ClockShifted, State::Clock(clock)) => clock.shift(random)?,
             // Another fault may stand between us and Postgres.
@@ -275,7 +275,7 @@ impl Inflicted {
             }
             (Fault::ReplicaFrozen, _) => world.replicas[self.one].signal("CONT")?,
             (Fault::ReplicaKilled, _) => world.run(self.one, &[])?,
-            (Fault::PostgresKilled, _) => world.postgres.restart().await?,
+            (Fault::PostgresKilled, _) => postgres::restart(world, load).await?,
             _ => {}
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! A Postgres that loses its last commits.
+//! A Postgres that dies, or loses its last commits.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +10,19 @@ use tempfile::TempDir;
 use crate::judge::At;
 use crate::load::Load;
 use crate::world::World;
+
+pub async fn kill(world: &World, load: &Load) -> anyhow::Result<()> {
+    let now = load.now();
+    load.judge().database_dies(now);
+    world.postgres.kill().await
+}
+
+pub async fn restart(world: &World, load: &Load) -> anyhow::Result<()> {
+    world.postgres.restart().await?;
+    let now = load.now();
+    load.judge().database_is_back(now);
+    Ok(())
+}
 
 /// The data folder as it was: what a replica had received, or a backup, when the server died.
 pub struct Kept {
@@ -25,9 +38,9 @@ impl Kept {
         tokio::spawn(connection);
         let data: String = client.query_one("show data_directory", &[]).await?.get(0);
         let kept = Self { data: data.into(), copy: tempfile::tempdir()?, at: load.now() };
-        world.postgres.kill().await?;
+        kill(world, load).await?;
         copy(&kept.data, kept.copy.path())?;
-        world.postgres.restart().await?;
+        restart(world, load).await?;
         Ok(kept)
     }
 
@@ -35,7 +48,7 @@ impl Kept {
     pub async fn put_back(self, world: &World, load: &Load, promoted: bool) -> anyhow::Result<()> {
         // Nobody may write before the judge has seen what is there.
         world.ways_to_postgres().for_each(|way| way.set(Net::Refuse));
-        world.postgres.kill().await?;
+        kill(world, load).await?;
         std::fs::remove_dir_all(&self.data).context("can't remove the data")?;
         let name = self.data.file_name().context("the data folder has no name")?;
         copy(&self.copy.path().join(name), self.data.parent().context("the data folder is the root")?)?;
@@ -46,7 +59,7 @@ impl Kept {
             std::fs::write(self.data.join("recovery.signal"), "")?;
             own(&self.data.join("PG_VERSION"), &self.data.join("recovery.signal"))?;
         }
-        world.postgres.restart().await?;
+        restart(world, load).await?;
         load.went_back(&world.direct_url(), self.at).await?;
         world.ways_to_postgres().for_each(|way| way.set(Net::None));
         Ok(())

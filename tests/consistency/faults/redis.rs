@@ -54,6 +54,12 @@ pub async fn set(world: &World, name: &str, value: &str) -> anyhow::Result<()> {
     order(world, words(&["CONFIG", "SET", name, value])).await
 }
 
+/// Leaves no room at all, and evicts nothing.
+pub async fn let_refuse(world: &World) -> anyhow::Result<()> {
+    set(world, "maxmemory-policy", "noeviction").await?;
+    set(world, "maxmemory", "1").await
+}
+
 /// Leaves little room above what is used, and evicts what has a deadline.
 pub async fn let_evict(world: &World) -> anyhow::Result<()> {
     let memory: String = ask(&world.redis, words(&["INFO", "memory"])).await?;
@@ -93,9 +99,10 @@ pub async fn overwrite(world: &World, random: &mut StdRng) -> anyhow::Result<()>
     for _ in 0..3.min(keys.len()) {
         let key = &keys[random.random_range(0..keys.len())];
         match random.random_range(0..3) {
+            // At once: the replicas make some of them anew.
             0 => {
-                order(world, words(&["DEL", key])).await?;
-                order(world, words(&["RPUSH", key, "x"])).await?;
+                let script = "redis.call('del', KEYS[1]) redis.call('rpush', KEYS[1], 'x')";
+                order(world, words(&["EVAL", script, "1", key])).await?;
             }
             1 => order(world, words(&["SET", key, "what is this?"])).await?,
             _ => order(world, cmd("SET").arg(key).arg(b"\xff\xfe\x00\x80").clone()).await?,
@@ -119,7 +126,7 @@ pub async fn trim_bus(world: &World, random: &mut StdRng) -> anyhow::Result<()> 
 /// Another server, to which the replicas' ways lead.
 pub enum OtherRedis {
     /// A Redis Cluster that has no slot; ends with the fault.
-    Cluster { _process: Guarded, _folder: TempDir },
+    Cluster { _process: Guarded },
     /// Takes the place of the first one, which one replica doesn't know yet.
     Promoted(Redis),
     /// Takes the place of the first one, for so many replicas already.
@@ -127,13 +134,16 @@ pub enum OtherRedis {
 }
 
 /// A process that ends with the value.
-pub struct Guarded(Child);
+pub struct Guarded {
+    child: Child,
+    _folder: TempDir,
+}
 
 impl Drop for Guarded {
     fn drop(&mut self) {
         // One that ended by itself is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -144,12 +154,12 @@ impl OtherRedis {
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--cluster-enabled", "yes"]);
         let folder = tempfile::tempdir()?;
         command.current_dir(&folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = Guarded(command.spawn().context("can't start redis-server")?);
+        let process = Guarded { child: command.spawn().context("can't start redis-server")?, _folder: folder };
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
         let listening = async || tokio::net::TcpStream::connect(address).await.is_ok();
         wait_until("the cluster listens", ANSWER, listening).await?;
         world.replicas.iter().for_each(|replica| lead(&replica.to_redis, address));
-        Ok(Self::Cluster { _process: process, _folder: folder })
+        Ok(Self::Cluster { _process: process })
     }
 
     /// A replica of the first one is promoted, and two replicas of the service go on with it.

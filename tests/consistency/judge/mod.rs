@@ -7,7 +7,7 @@
 mod history;
 pub mod model;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 pub use history::Case;
@@ -16,6 +16,10 @@ use model::{Key, KeyReads, Step};
 
 /// How much history is kept: more than the longest bound, what a frozen replica sleeps, and a request's timeout.
 const KEPT: Duration = Duration::from_secs(60);
+/// What is committed so shortly before the database dies, past the service or without an answer, may be unheard of.
+const UNHEARD: Duration = Duration::from_secs(1);
+/// After the database is back until all replicas have found it.
+const FOUND: Duration = Duration::from_secs(1);
 /// Histories kept for the report; the first ones are the smallest, what follows is mostly the same once more.
 const CASES: usize = 3;
 
@@ -28,6 +32,8 @@ pub struct Judge {
     next: u64,
     /// When the database last went back to what it had been before.
     went_back: Option<At>,
+    /// When it was dead.
+    dead: Vec<(At, Option<At>)>,
     tally: Tally,
     cases: Vec<Case>,
 }
@@ -49,6 +55,10 @@ impl Judge {
     pub fn done(&mut self, number: u64, key: i64, version: u64, at: At) {
         self.tally.writes += 1;
         let Some(write) = self.writes.get_mut(&number) else { return };
+        if self.went_back.is_some_and(|back| write.begin < back) {
+            // Done before the database went back, and lost, or after it: a replica that stood still may answer either.
+            return self.end(number, Outcome::Unknown, at);
+        }
         (write.end, write.key, write.outcome) = (Some(at), Some(key), Outcome::Done);
         let seen = write.version.replace(version);
         let step = Step { version, number, replica: write.replica, begin: write.begin, end: at };
@@ -83,7 +93,7 @@ impl Judge {
         if version == GONE && state.delete_begun.is_none_or(|delete| delete > begun) {
             return;
         }
-        state.observed.add(Step { version, number: u64::MAX, replica: 0, begin: at, end: at });
+        state.observed.add(Step { version, number: u64::MAX, replica: SQL, begin: at, end: at });
     }
 
     /// The highest version of a key that was answered; a read may ask for it.
@@ -91,27 +101,50 @@ impl Judge {
         self.keys.get(&key)?.acknowledged.last().map(|step| step.version).filter(|version| *version != GONE)
     }
 
-    /// The database lost its last commits, and has these rows since: key and version. What was deleted before `kept`
-    /// wasn't lost. Until [`BOUND`] after `at` replicas may answer what was lost, or what came back.
-    pub fn went_back(&mut self, rows: &HashMap<i64, u64>, kept: At, at: At) {
+    /// The database is about to be killed.
+    pub fn database_dies(&mut self, at: At) {
+        self.dead.push((at, None));
+    }
+
+    /// It answers again.
+    pub fn database_is_back(&mut self, at: At) {
+        for (_, end) in self.dead.iter_mut().filter(|(_, end)| end.is_none()) {
+            *end = Some(at);
+        }
+    }
+
+    /// The database lost its last commits, and has these rows since: key and version; and what these writes wrote. What
+    /// was deleted before `kept` wasn't lost. Until [`BOUND`] after `at` replicas may answer what was lost, or what came
+    /// back.
+    pub fn went_back(&mut self, rows: &HashMap<i64, u64>, there: &HashSet<u64>, kept: At, at: At) {
         self.went_back = Some(at);
-        for write in self.writes.values_mut() {
-            let Some(key) = write.key else { continue };
-            let newest = rows.get(&key).copied().unwrap_or(0);
-            if write.kind != Kind::Delete
-                && write.version.is_some_and(|version| version > newest)
-                && write.end > Some(kept)
-            {
+        let version = |key: &i64| rows.get(key).copied().unwrap_or(0);
+        let mut deletes: HashMap<i64, At> = HashMap::new();
+        for (number, write) in &mut self.writes {
+            if write.kind == Kind::Delete {
+                // It may be carried out yet.
+                if let (Outcome::Pending, Some(key)) = (write.outcome, write.key) {
+                    deletes.entry(key).or_insert(write.begin);
+                }
+                continue;
+            }
+            let lost = match write.outcome {
+                Outcome::Done => write.key.is_some_and(|key| write.version > Some(version(&key))),
+                // Never committed, lost, or replaced by what is there.
+                Outcome::Unknown => !there.contains(number),
+                Outcome::Pending | Outcome::Refused | Outcome::Lost => false,
+            };
+            if lost && write.end > Some(kept) {
                 write.outcome = Outcome::Lost;
             }
         }
         for (key, state) in &mut self.keys {
-            let newest = rows.get(key).copied().unwrap_or(0);
+            let newest = version(key);
             let gone = state.acknowledged.last().is_some_and(|step| step.version == GONE && step.end < kept);
             if newest > 0 || !gone {
                 state.acknowledged.back_to(newest);
                 state.observed.back_to(newest);
-                state.delete_begun = None;
+                state.delete_begun = deletes.get(key).copied();
             }
         }
     }
@@ -149,7 +182,7 @@ impl Judge {
     /// What is wrong with the answer, and which write says so.
     fn verdict(&mut self, read: &Read) -> Option<(Verdict, Step)> {
         let nobody = Step { version: 0, number: 0, replica: read.replica, begin: read.start, end: read.start };
-        let unsettled = self.went_back.is_some_and(|at| read.start < at + BOUND);
+        let unsettled = self.went_back.is_some_and(|at| read.start < at + FOUND + BOUND);
         let state = self.keys.entry(read.key).or_default();
         let version = match read.seen {
             // The row may be gone as soon as its deletion began.
@@ -179,7 +212,13 @@ impl Judge {
             let tally = if first.replica == SQL { &mut self.tally.stale_of_sql } else { &mut self.tally.stale };
             tally.add(read.start - first.end);
         }
-        let too_old = |step: &&Step| read.start - step.end > BOUND;
+        let unheard = |step: &Step| {
+            step.replica == SQL
+                && self.dead.iter().any(|(from, to)| {
+                    step.end + UNHEARD >= *from && to.is_none_or(|to| step.end <= to && read.start < to + FOUND + BOUND)
+                })
+        };
+        let too_old = |step: &&Step| read.start - step.end > BOUND && !unheard(step);
         if let Some(step) = missed.find(too_old) {
             return Some((Verdict::Stale, *step));
         }
@@ -192,6 +231,7 @@ impl Judge {
         let Some(horizon) = now.checked_sub(KEPT) else { return };
         self.writes =
             self.writes.split_off(&self.writes.iter().find(|(_, w)| w.begin >= horizon).map_or(self.next, |(n, _)| *n));
+        self.dead.retain(|(_, to)| to.is_none_or(|to| to > horizon));
         for key in self.keys.values_mut() {
             key.acknowledged.prune(horizon);
             key.observed.prune(horizon);
