@@ -17,12 +17,14 @@ use crate::remote::{Beat, Cleaning, Pulse, Remote};
 /// beside it, often enough that the shared tier vouches before the fence is shut.
 const DUE: Duration = Duration::from_millis(550);
 const PULSE: Duration = Duration::from_millis(150);
+/// The courier's, so that it knows soon who can't read the log: the shared tier vouches from when they are told.
+const COURIER: Duration = Duration::from_millis(250);
 /// A question of a pulse that takes longer is given up, however patient the shared tier is: the log is to be read meanwhile.
 const ANSWER: Duration = Duration::from_millis(250);
 /// After a failure that may come at once.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A replica that read the log this long ago lives by it still.
-const SIGHT: Duration = Duration::from_millis(600);
+const SIGHT: Duration = DUE;
 /// How long the log and the shared tier are given to note that this replica ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// What a replica that is telling just now may be behind by: longer than it waits for an answer.
@@ -37,6 +39,7 @@ struct Follower {
     telling: Option<u64>,
     /// Some replica can't read the log: pulses are given more often.
     hurry: bool,
+    courier: bool,
     /// What the shared tier's clock said last, and when that was heard.
     clock: Option<(u64, Instant)>,
 }
@@ -63,7 +66,11 @@ impl Follower {
     async fn turn(&mut self, inner: &Weak<Inner>, reader: &mut dyn crate::log::LogReader) -> bool {
         let mut next = reader.next();
         // What a blind one is told by others counts from their pulses.
-        let first = if self.hurry { PULSE } else { DUE };
+        let first = match (self.hurry, self.courier) {
+            (true, _) => PULSE,
+            (false, true) => COURIER,
+            (false, false) => DUE,
+        };
         let mut pulse = tokio::time::interval_at(Instant::now() + first, PULSE);
         let read = loop {
             tokio::select! {
@@ -129,7 +136,7 @@ impl Follower {
         let read = inner.recent.reached().1;
         let beat = remote.pulse(Pulse { replica: inner.replica, told, sees, blind, read }).await?;
         self.clock = Some((beat.now, Instant::now()));
-        self.hurry = beat.blind;
+        (self.hurry, self.courier) = (beat.blind, beat.courier);
         if blind {
             let vouched = vouched(inner, &beat, sent);
             let mut heard = lock(&inner.heard);
