@@ -18,7 +18,7 @@ use crate::remote::{Beat, Cleaning, Pulse, Remote};
 const DUE: Duration = Duration::from_millis(550);
 const PULSE: Duration = Duration::from_millis(150);
 /// The courier's, so that it knows soon who can't read the log: the shared tier vouches from when they are told.
-const COURIER: Duration = Duration::from_millis(250);
+const COURIER: Duration = Duration::from_millis(275);
 /// A question of a pulse that takes longer is given up, however patient the shared tier is: the log is to be read meanwhile.
 const ANSWER: Duration = Duration::from_millis(250);
 /// After a failure that may come at once.
@@ -65,17 +65,10 @@ impl Follower {
     /// One read of the log and what follows from it; false when the cache is gone.
     async fn turn(&mut self, inner: &Weak<Inner>, reader: &mut dyn crate::log::LogReader) -> bool {
         let mut next = reader.next();
-        // What a blind one is told by others counts from their pulses.
-        let first = match (self.hurry, self.courier) {
-            (true, _) => PULSE,
-            (false, true) => COURIER,
-            (false, false) => DUE,
-        };
-        let mut pulse = tokio::time::interval_at(Instant::now() + first, PULSE);
         let read = loop {
             tokio::select! {
                 read = &mut next => break read,
-                _ = pulse.tick() => {
+                () = tokio::time::sleep(self.pause()) => {
                     let Some(inner) = inner.upgrade() else { return false };
                     self.pulse(&inner).await;
                 }
@@ -92,6 +85,16 @@ impl Follower {
         }
         self.pulse(&inner).await;
         true
+    }
+
+    /// From one pulse to the next, while the log isn't read.
+    fn pause(&self) -> Duration {
+        match (self.hurry, self.courier) {
+            // What a blind one is told by others counts from their pulses.
+            (true, _) => PULSE,
+            (false, true) => COURIER,
+            (false, false) => DUE,
+        }
     }
 
     fn apply(&mut self, inner: &Inner, read: &LogRead) {
