@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use telemetry::{Telemetry, traces};
-use tiered_cache::{Policy, Redis, RedisConfig, TieredCache};
+use tiered_cache::{Policy, TieredCache};
+use tiered_cache_memcached::Memcached;
+use tiered_cache_redis::{Redis, RedisConfig};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -20,6 +22,8 @@ use crate::store::error::hopeless;
 use crate::store::log::Log;
 use crate::store::migrations::{self, Schema};
 
+/// What the cache's keys in Redis and memcached begin with.
+const NAMESPACE: &str = env!("CARGO_PKG_NAME");
 /// How long the start waits for Redis, and for the log of changes, before it goes on without.
 const CACHE_WAIT: Duration = Duration::from_secs(2);
 
@@ -94,19 +98,19 @@ impl App {
         let loads = (config.database.pool_max * 7 / 10).max(1);
         let mut tiers = TieredCache::builder(runtime)
             .l1(cache.l1_max_bytes)
-            .namespace(env!("CARGO_PKG_NAME"))
             .load_gate(loads, config.http.max_in_flight, config.database.acquire_timeout)
             .log(Arc::clone(&log) as _)
             .when_blind(cache.when_blind)
             .links(traces::name, traces::link);
         if let Some(redis) = &redis {
-            tiers = tiers.redis(redis.clone());
+            let (remote, bus) = redis.tier(NAMESPACE);
+            tiers = tiers.remote(remote, bus);
         }
         if let Some(memcached) = &cache.memcached_url {
-            tiers = tiers.memcached(memcached);
+            tiers = tiers.l3(Arc::new(Memcached::new(memcached, NAMESPACE)));
         }
         let tiers = tiers.build();
-        tiers.metrics().register(&mut registry);
+        tiers.register(&mut registry);
         Ok(Self {
             store,
             log,

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tiered_cache::{Redis, RemoteError, TieredCache};
+use tiered_cache::{RemoteError, TieredCache};
+use tiered_cache_redis::Redis;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_postgres::Client;

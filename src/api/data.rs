@@ -9,7 +9,7 @@ use tiered_cache::{Body, CacheKey, Loaded, Read, Tier};
 use tracing::Instrument;
 use utoipa::ToSchema;
 
-use super::respond::{cached, etag, unix_micros};
+use super::respond::{absent, cached, etag, unix_micros};
 use crate::app::App;
 use crate::server::problem::{self, Problem};
 
@@ -56,7 +56,8 @@ pub async fn get_data(app: Data<App>, request: HttpRequest, path: Path<String>) 
     let span = tracing::info_span!("get_data", data.id = id);
     let hit = app.cache.get_or_load(&key(id), &app.policies.data, Read::Bounded, load).instrument(span).await?;
     let loaded = hit.tier == Tier::Source;
-    Ok(cached(&request, &hit, |part| answer(part, !loaded)))
+    let value = hit.entry.value.as_ref().ok_or_else(|| absent(&hit, "Data not found"))?;
+    Ok(cached(&request, &hit, value, |part| answer(part, !loaded)))
 }
 
 /// The part of the answer that doesn't vary. The wait stands for work that a real service would do here.

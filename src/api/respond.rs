@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use actix_web::http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
-use tiered_cache::{CacheError, Hit, Read, Tier, WriteError};
+use tiered_cache::{Body, CacheError, Hit, Read, Tier, WriteError};
 
 use crate::server::problem::{self, Problem};
 use crate::store::error::StoreError;
@@ -38,9 +38,9 @@ pub fn etag(schema: u32, version: u64) -> Bytes {
 }
 
 /// Answers with a body made from a hit, or 304 when the client has it already.
-pub fn cached(request: &HttpRequest, hit: &Hit, body: impl FnOnce(&Bytes) -> Bytes) -> HttpResponse {
+pub fn cached(request: &HttpRequest, hit: &Hit, value: &Body, body: impl FnOnce(&Bytes) -> Bytes) -> HttpResponse {
     note(hit);
-    let etag = &hit.entry.etag;
+    let etag = &value.etag;
     let unchanged = matches(request.headers(), etag);
     let mut answer = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     answer.insert_header((CACHE_CONTROL, REVALIDATE)).insert_header((CACHE_STATUS, cache_status(hit)));
@@ -48,7 +48,7 @@ pub fn cached(request: &HttpRequest, hit: &Hit, body: impl FnOnce(&Bytes) -> Byt
     if let Ok(etag) = HeaderValue::from_bytes(etag) {
         answer.insert_header((ETAG, etag));
     }
-    if unchanged { answer.finish() } else { answer.content_type("application/json").body(body(&hit.entry.body)) }
+    if unchanged { answer.finish() } else { answer.content_type("application/json").body(body(&value.bytes)) }
 }
 
 /// 404 for a thing that isn't there, saying who knew.

@@ -4,7 +4,7 @@ use actix_web::http::header::LOCATION;
 use actix_web::web::{Bytes, Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
-use tiered_cache::{Body, CacheError, CacheKey, Committed, Kind as Found, Loaded, Tier};
+use tiered_cache::{Body, CacheError, CacheKey, Committed, Loaded, Tier};
 use tracing::Instrument;
 use utoipa::ToSchema;
 
@@ -91,11 +91,8 @@ pub async fn get_user(app: Data<App>, request: HttpRequest, path: Path<String>) 
         CacheError::Timeout => Problem::from(&StoreError::Timeout),
         other => other.into(),
     })?;
-    match hit.entry.kind {
-        Found::NotFound => Err(absent(&hit, NOT_FOUND)),
-        Found::Value if hit.tier == Tier::Source => Ok(cached(&request, &hit, just_loaded)),
-        Found::Value => Ok(cached(&request, &hit, Bytes::clone)),
-    }
+    let value = hit.entry.value.as_ref().ok_or_else(|| absent(&hit, NOT_FOUND))?;
+    Ok(cached(&request, &hit, value, if hit.tier == Tier::Source { just_loaded } else { Bytes::clone }))
 }
 
 /// What the cache keeps: the finished body of a later hit.

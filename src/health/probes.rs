@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use prometheus_client::encoding::{prometheus_text, text};
 use serde::Serialize;
 use serde_json::json;
-use tiered_cache::Redis;
+use tiered_cache_redis::Redis;
 use utoipa::ToSchema;
 
 use crate::app::App;

@@ -74,7 +74,11 @@ async fn a_redis_that_answers_but_is_of_no_use_is_told_in_its_own_words() {
         assert_eq!(health["cache"]["fence"], "open", "what this process has is right without it");
         let told = |line: &Value| line["level"] == "WARN" && line.to_string().contains(words);
         app.wait_for_line("a line says so", told).await;
-        assert_eq!(app.get("/api/data/1").await.status, 200);
+        for id in 0..20 {
+            assert_eq!(app.get(&format!("/api/data/{id}")).await.status, 200);
+        }
+        let unfit = |line: &&Value| line["level"] == "WARN" && line["part"].is_string();
+        assert_eq!(app.log().iter().filter(unfit).count(), 1, "once, while it lasts: {:?}", app.log());
     }
 }
 

@@ -13,6 +13,7 @@ mod support;
 mod bodies;
 mod cache_values;
 mod changes;
+mod changes_untold;
 mod collector_faults;
 mod concurrency;
 mod configuration;

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Answer, TOKEN, TestApp, replicas};
+use crate::support::{Answer, Sql, TOKEN, TestApp, replicas};
 
 fn version(answer: &Answer) -> u64 {
     answer.header("x-version").parse().unwrap()
@@ -27,6 +27,29 @@ async fn every_write_answers_with_a_higher_version() {
     let replaced = version(&app.write(Method::PUT, &path, &user).await);
     let deleted = version(&app.send(app.request(Method::DELETE, &path).bearer_auth(TOKEN)).await);
     assert!(created < replaced && replaced < deleted, "{created} {replaced} {deleted}");
+}
+
+/// As of a logical subscriber, or beside rows of a dump.
+#[tokio::test]
+async fn versions_grow_and_etags_change_wherever_the_sequence_stands() {
+    let app = TestApp::start().await;
+    let sql = Sql::connect(&app.database.as_ref().unwrap().url()).await;
+    let (path, mut before) = create(&app).await;
+    let mut etags = Vec::new();
+    for round in 0..3 {
+        etags.push(app.get(&path).await.header("etag").to_owned());
+        sql.run("select setval('row_version', 1)").await;
+        let user = json!({"name": format!("Ada {round}"), "email": "ada@example.com"});
+        let after = version(&app.write(Method::PUT, &path, &user).await);
+        assert!(after > before, "{before} {after}");
+        before = after;
+        for etag in &etags {
+            let request = app.request(Method::GET, &path).header("if-none-match", etag);
+            assert_eq!(app.send(request).await.status, 200, "{etag} was of something else");
+        }
+    }
+    sql.run("select setval('row_version', 1)").await;
+    assert!(version(&app.delete(&path).await) > before);
 }
 
 #[tokio::test]

@@ -47,8 +47,9 @@ fn the_generated_page_on_telemetry_is_up_to_date() {
 /// The sources that may make spans and events.
 fn sources() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut folders =
-        ["src", "crates/tiered-cache/src", "crates/telemetry/src"].map(|folder| root.join(folder)).to_vec();
+    let mut folders = ["src", "crates/tiered-cache/src", "crates/tiered-cache-redis/src", "crates/telemetry/src"]
+        .map(|folder| root.join(folder))
+        .to_vec();
     let mut texts = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {

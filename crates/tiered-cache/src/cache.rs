@@ -2,44 +2,30 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::DropGuard;
 
 use crate::builder::Builder;
-use crate::fence::Fence;
-use crate::flight::{Flights, lock};
-use crate::follow::follow;
-use crate::gate::Gate;
+use crate::gauges::Gauges;
 use crate::inner::Inner;
-use crate::l1::L1;
-use crate::l3::L3;
-use crate::listen;
 use crate::load::Load;
-use crate::metrics::CacheMetrics;
+use crate::lock::lock;
 use crate::probe;
 use crate::read::{Ask, is_due};
-use crate::recent::Recent;
-use crate::redis::{RedisBus, RedisRemote};
-use crate::state::State;
-use crate::untold::Untold;
-use crate::{Bus, CacheError, CacheHealth, CacheKey, Hit, LoadError, Loaded, Policy, Read, Remote};
-
-const FLIGHTS: usize = 10_000;
+use crate::{CacheError, CacheHealth, CacheKey, Hit, LoadError, Loaded, Policy, Read};
 
 /// A cache in tiers. Cheap to clone; all clones are the same cache.
 #[derive(Clone)]
 pub struct TieredCache {
     pub(crate) inner: Arc<Inner>,
     /// Stops the background tasks with the last clone.
-    _stop: Arc<DropGuard>,
+    pub(crate) _stop: Arc<DropGuard>,
 }
 
 impl TieredCache {
@@ -48,63 +34,9 @@ impl TieredCache {
         Builder::new(runtime)
     }
 
-    pub(crate) fn start(parts: Builder) -> Self {
-        let Builder { runtime, l1_bytes, namespace, redis, remote, l3, log, gate, .. } = parts;
-        let shared: Option<(Arc<dyn Remote>, Box<dyn Bus>)> = remote.or_else(|| {
-            let redis = redis?;
-            let remote = RedisRemote::new(redis.clone(), &namespace);
-            let bus = RedisBus::new(&redis, &remote);
-            Some((Arc::new(remote), Box::new(bus)))
-        });
-        if shared.is_some() && log.is_none() {
-            tracing::warn!(name: "cache.no_log", target: "tiered_cache", "the shared tier isn't used: only a log says what in it is right");
-        }
-        let (remote, bus) = shared.filter(|_| log.is_some()).unzip();
-        let stop = CancellationToken::new();
-        let inner = Arc::new(Inner {
-            runtime: runtime.clone(),
-            l1: L1::new(l1_bytes),
-            flights: Flights::new(FLIGHTS),
-            gate: Gate::new(gate.permits, gate.queue, gate.wait),
-            probing: Semaphore::new(1),
-            probe_every: parts.probe_every,
-            links: parts.links,
-            when_blind: parts.when_blind,
-            log_state: if log.is_some() { State::unknown("the log of changes") } else { State::well("no log") },
-            remote_state: if remote.is_some() { State::unknown("the shared tier") } else { State::well("no tier") },
-            fence: Fence::new(log.is_none()),
-            log,
-            remote,
-            l3: l3.map(|store| L3::new(store, namespace)),
-            metrics: CacheMetrics::default(),
-            // Below 2^53, for Lua's sake, and never 0.
-            replica: rand::random_range(1..1 << 53),
-            tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
-            stop: stop.clone(),
-            started: Instant::now(),
-            recent: Recent::default(),
-            untold: Untold::default(),
-            heard: Mutex::default(),
-            newest: AtomicU64::new(0),
-            echoes: Mutex::default(),
-            follower: Mutex::default(),
-        });
-        let weak = Arc::downgrade(&inner);
-        inner.metrics.watch(weak.clone());
-        if let Some(bus) = bus {
-            runtime.spawn(stop.clone().run_until_cancelled_owned(listen::bus(weak.clone(), bus)));
-        }
-        if let Some(log) = &inner.log {
-            let follower = runtime.spawn(follow(weak, Arc::clone(log)));
-            *lock(&inner.follower) = Some(follower);
-        }
-        Self { inner, _stop: Arc::new(stop.drop_guard()) }
-    }
-
-    /// Looks in L1 alone: no waiting, no allocation.
+    /// Looks in L1 alone: no waiting, no allocation, and no early refresh, which a hit of `get_or_load` begins.
     pub fn peek(&self, key: &CacheKey, policy: &Policy) -> Option<Hit> {
-        self.inner.peek(key, policy, Instant::now())
+        self.inner.lookup(key, Ask { policy, read: Read::Bounded, begun: Instant::now() })
     }
 
     /// The value of `key`, from the nearest tier that has it, else from `load`.
@@ -137,7 +69,7 @@ impl TieredCache {
         // Boxed: the future of a hit stays small.
         let outcome = Box::pin(inner.miss(key, ask, load())).await;
         if let Err(error) = &outcome {
-            inner.metrics.failed(policy.cache, error);
+            inner.metrics.errors.inc(policy.cache, error.as_str());
         }
         outcome
     }
@@ -147,9 +79,10 @@ impl TieredCache {
         self.inner.health()
     }
 
-    /// The cache's metrics, to be registered once.
-    pub fn metrics(&self) -> &CacheMetrics {
-        &self.inner.metrics
+    /// Registers the cache's metrics, once per registry.
+    pub fn register(&self, to: &mut Registry) {
+        self.inner.metrics.register(to);
+        to.register_collector(Box::new(Gauges(Arc::downgrade(&self.inner))));
     }
 
     /// Lets loads and writes finish for `grace`, then stops everything. New loads are refused at once.

@@ -5,9 +5,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 use xxhash_rust::xxh3::xxh3_64;
 
-use tokio::time::Instant;
-
-use crate::{CacheKey, Entry, Kind};
+use crate::{Body, CacheKey};
 
 const MAGIC: &[u8; 3] = b"TC\x01";
 const CHECKSUM: usize = 8;
@@ -15,31 +13,15 @@ const CHECKSUM: usize = 8;
 /// An entry with durations instead of instants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wire {
-    pub(crate) kind: Kind,
     pub(crate) version: u64,
     pub(crate) fresh: Duration,
     pub(crate) life: Duration,
     pub(crate) cost: Duration,
     pub(crate) age: Duration,
-    pub(crate) etag: Bytes,
-    pub(crate) body: Bytes,
+    pub(crate) value: Option<Body>,
 }
 
 impl Wire {
-    /// What is stored of an entry at `now`.
-    pub(crate) fn of(entry: &Entry, now: Instant) -> Self {
-        Self {
-            kind: entry.kind,
-            version: entry.version,
-            fresh: entry.times.expires_at.saturating_duration_since(now),
-            life: entry.times.dead_at.saturating_duration_since(now),
-            cost: entry.times.cost,
-            age: entry.age(now),
-            etag: entry.etag.clone(),
-            body: entry.body.clone(),
-        }
-    }
-
     /// The same, some time later.
     pub(crate) fn after(self, time: Duration) -> Self {
         Self {
@@ -51,47 +33,37 @@ impl Wire {
     }
 }
 
-/// Why bytes are not the entry that was looked for.
+/// Why bytes are not the entry that was looked for; the metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DecodeError {
-    /// Foreign or truncated.
-    Malformed,
-    Checksum,
-    Schema,
-    /// Another key with the same hash.
-    Key,
-}
+pub(crate) struct Unreadable(pub(crate) &'static str);
 
-impl From<TryGetError> for DecodeError {
+/// Foreign or truncated.
+const MALFORMED: Unreadable = Unreadable("malformed");
+const CHECKSUM_WRONG: Unreadable = Unreadable("checksum");
+const OTHER_SCHEMA: Unreadable = Unreadable("schema");
+/// One with the same hash.
+const OTHER_KEY: Unreadable = Unreadable("key");
+
+impl From<TryGetError> for Unreadable {
     fn from(_: TryGetError) -> Self {
-        Self::Malformed
-    }
-}
-
-impl DecodeError {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Checksum => "checksum",
-            Self::Schema => "schema",
-            Self::Key => "key",
-        }
+        MALFORMED
     }
 }
 
 pub(crate) fn encode(key: &CacheKey, schema: u32, wire: &Wire) -> Bytes {
     let logical = key.logical();
-    let size = 48 + 12 + logical.len() + wire.etag.len() + wire.body.len() + CHECKSUM;
+    let (etag, body) = wire.value.as_ref().map_or((&[][..], &[][..]), |value| (&value.etag[..], &value.bytes[..]));
+    let size = 48 + 12 + logical.len() + etag.len() + body.len() + CHECKSUM;
     let mut out = BytesMut::with_capacity(size);
     out.put_slice(MAGIC);
-    out.put_u8(u8::from(wire.kind == Kind::NotFound));
+    out.put_u8(u8::from(wire.value.is_none()));
     out.put_u32(schema);
     out.put_u64(wire.version);
     out.put_u64(millis(wire.fresh));
     out.put_u64(millis(wire.life));
     out.put_u64(u64::try_from(wire.cost.as_micros()).unwrap_or(u64::MAX));
     out.put_u64(millis(wire.age));
-    for part in [logical, &wire.etag, &wire.body] {
+    for part in [logical, etag, body] {
         // Bodies beyond the policy's limit, far below 4 GiB, never get here.
         out.put_u32(u32::try_from(part.len()).unwrap_or(u32::MAX));
         out.put_slice(part);
@@ -101,22 +73,18 @@ pub(crate) fn encode(key: &CacheKey, schema: u32, wire: &Wire) -> Bytes {
     out.freeze()
 }
 
-pub(crate) fn decode(key: &CacheKey, schema: u32, bytes: &Bytes) -> Result<Wire, DecodeError> {
-    let end = bytes.len().checked_sub(CHECKSUM).ok_or(DecodeError::Malformed)?;
+pub(crate) fn decode(key: &CacheKey, schema: u32, bytes: &Bytes) -> Result<Wire, Unreadable> {
+    let end = bytes.len().checked_sub(CHECKSUM).ok_or(MALFORMED)?;
     if !bytes.starts_with(MAGIC) {
-        return Err(DecodeError::Malformed);
+        return Err(MALFORMED);
     }
     if xxh3_64(&bytes[..end]) != (&bytes[end..]).get_u64() {
-        return Err(DecodeError::Checksum);
+        return Err(CHECKSUM_WRONG);
     }
     let mut rest = bytes.slice(MAGIC.len()..end);
-    let kind = match rest.try_get_u8()? {
-        0 => Kind::Value,
-        1 => Kind::NotFound,
-        _ => return Err(DecodeError::Malformed),
-    };
+    let tag = rest.try_get_u8()?;
     if rest.try_get_u32()? != schema {
-        return Err(DecodeError::Schema);
+        return Err(OTHER_SCHEMA);
     }
     let mut number = || rest.try_get_u64();
     let version = number()?;
@@ -125,20 +93,25 @@ pub(crate) fn decode(key: &CacheKey, schema: u32, bytes: &Bytes) -> Result<Wire,
     let cost = Duration::from_micros(number()?);
     let age = Duration::from_millis(number()?);
     if part(&mut rest)? != key.logical() {
-        return Err(DecodeError::Key);
+        return Err(OTHER_KEY);
     }
     let etag = part(&mut rest)?;
-    let body = part(&mut rest)?;
+    let bytes = part(&mut rest)?;
+    let value = match tag {
+        0 => Some(Body { bytes, etag }),
+        1 if bytes.is_empty() && etag.is_empty() => None,
+        _ => return Err(MALFORMED),
+    };
     if !rest.is_empty() {
-        return Err(DecodeError::Malformed);
+        return Err(MALFORMED);
     }
-    Ok(Wire { kind, version, fresh, life, cost, age, etag, body })
+    Ok(Wire { version, fresh, life, cost, age, value })
 }
 
-fn part(rest: &mut Bytes) -> Result<Bytes, DecodeError> {
+fn part(rest: &mut Bytes) -> Result<Bytes, Unreadable> {
     let len = rest.try_get_u32()? as usize;
     if len > rest.len() {
-        return Err(DecodeError::Malformed);
+        return Err(MALFORMED);
     }
     Ok(rest.split_to(len))
 }

@@ -1,7 +1,7 @@
 //! What the cache holds and what it hands out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,34 +11,21 @@ use crate::codec::Wire;
 use crate::stripes::Epoch;
 use crate::{CacheKey, Policy};
 
-/// Whether the source had the thing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A value.
-    Value,
-    /// The source said that there is none; kept for the policy's `negative_ttl`.
-    NotFound,
-}
-
 /// One cached answer of the source.
 #[derive(Debug)]
 pub struct Entry {
     /// The version of the row it was made from; 0 when the source has no versions.
     pub version: u64,
-    /// The shape of `body`, as the policy numbered it.
+    /// The shape of the body, as the policy numbered it.
     pub schema: u32,
-    /// Value or "not found".
-    pub kind: Kind,
-    /// The loader's opaque validator, such as `W/"v12"`; empty for [`Kind::NotFound`].
-    pub etag: Bytes,
-    /// The finished body; empty for [`Kind::NotFound`].
-    pub body: Bytes,
+    /// `None`: the source said that there is no such thing; kept for the policy's `negative_ttl`.
+    pub value: Option<Body>,
     pub(crate) key: CacheKey,
     pub(crate) times: Times,
     /// What the stripes said before the value was read; L1 serves nothing from before its kind's last flush.
     pub(crate) epoch: Epoch,
-    /// How the entry's early refresh stands, see [`Refresh`].
-    pub(crate) refresh: AtomicU8,
+    /// Its early refresh is under way.
+    pub(crate) refreshing: AtomicBool,
     /// While the source fails: nanoseconds after `times.read_at` before which no further load is tried.
     pub(crate) retry_after: AtomicU64,
 }
@@ -65,13 +52,11 @@ const L1_CAP: Duration = Duration::from_secs(300);
 
 impl Times {
     /// Of a value that was just loaded.
-    pub(crate) fn loaded(policy: &Policy, kind: Kind, begun: Instant) -> Self {
+    pub(crate) fn loaded(policy: &Policy, absent: bool, begun: Instant) -> Self {
         let now = Instant::now();
         let cost = now.saturating_duration_since(begun);
-        let (base, fail_safe) = match kind {
-            Kind::Value => (policy.l2_ttl, policy.fail_safe),
-            Kind::NotFound => (policy.negative_ttl, Duration::ZERO),
-        };
+        let (base, fail_safe) =
+            if absent { (policy.negative_ttl, Duration::ZERO) } else { (policy.l2_ttl, policy.fail_safe) };
         let fresh = base.mul_f32(1.0 - policy.jitter.clamp(0.0, 1.0) * rand::random::<f32>());
         Self::until(policy, begun, now, now + fresh, now + fresh + fail_safe, cost)
     }
@@ -104,14 +89,6 @@ impl Times {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refresh {
-    Idle = 0,
-    /// A lookup drew it; the next `get_or_load` begins it.
-    Due = 1,
-    Running = 2,
-}
-
 impl Entry {
     pub(crate) fn is_fresh(&self, now: Instant) -> bool {
         now < self.times.fresh_until
@@ -125,30 +102,29 @@ impl Entry {
         now.saturating_duration_since(self.times.read_at)
     }
 
-    /// Bytes that the entry takes in L1, map and bookkeeping included.
-    pub(crate) fn weight(&self) -> usize {
-        self.body.len() + self.etag.len() + self.key.logical().len() + size_of::<Self>() + 64
-    }
-
-    pub(crate) fn refresh_state(&self) -> Refresh {
-        match self.refresh.load(Ordering::Relaxed) {
-            0 => Refresh::Idle,
-            1 => Refresh::Due,
-            _ => Refresh::Running,
+    /// What is stored of it now.
+    pub(crate) fn wire(&self) -> Wire {
+        let now = Instant::now();
+        Wire {
+            version: self.version,
+            fresh: self.times.expires_at.saturating_duration_since(now),
+            life: self.times.dead_at.saturating_duration_since(now),
+            cost: self.times.cost,
+            age: self.age(now),
+            value: self.value.clone(),
         }
     }
 
-    /// Moves the refresh from one state to the next; false when somebody else was first.
-    pub(crate) fn refresh_step(&self, from: Refresh, to: Refresh) -> bool {
-        let order = (Ordering::AcqRel, Ordering::Relaxed);
-        self.refresh.compare_exchange(from as u8, to as u8, order.0, order.1).is_ok()
+    /// Bytes that the entry takes in L1, map and bookkeeping included.
+    pub(crate) fn weight(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, |value| value.bytes.len() + value.etag.len());
+        value + self.key.logical().len() + size_of::<Self>() + 64
     }
 
     /// Notes that the source failed, so that nobody asks it again before `until`.
     pub(crate) fn throttle(&self, until: Instant) {
         let after = until.saturating_duration_since(self.times.read_at).as_nanos();
         self.retry_after.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.refresh.store(Refresh::Idle as u8, Ordering::Release);
     }
 
     pub(crate) fn is_throttled(&self, now: Instant) -> bool {
@@ -234,11 +210,11 @@ impl Hit {
 }
 
 /// A finished body as the loader gives it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Body {
     /// What to send.
     pub bytes: Bytes,
-    /// The validator to send with it.
+    /// The validator to send with it, such as `W/"v12"`.
     pub etag: Bytes,
 }
 

@@ -39,6 +39,19 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// The metric label.
+    pub(crate) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Load(_) => "load",
+            Self::Timeout => "timeout",
+            Self::Overloaded { .. } => "overloaded",
+            Self::VersionNotReached { .. } => "version_not_reached",
+            Self::Panicked => "panicked",
+            Self::Closed => "closed",
+            Self::Log(_) => "log",
+        }
+    }
+
     pub(crate) fn overloaded() -> Self {
         Self::Overloaded { retry_after: Duration::from_secs(1) }
     }

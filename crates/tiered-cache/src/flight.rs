@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Span;
 
+use crate::lock::lock;
 use crate::{CacheError, CacheKey, Entry, Tier};
 
 const SHARDS: usize = 64;
@@ -137,11 +138,6 @@ impl Flights {
     fn shard(&self, hash: u128) -> MutexGuard<'_, Shard> {
         lock(&self.shards[hash as usize % SHARDS])
     }
-}
-
-pub(crate) fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while holding a shard, and a map is whole after every step anyway.
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Flight {

@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use crate::RemoteError;
 use crate::codec::millis;
-use crate::flight::lock;
-use crate::inner::{Inner, Vouched};
-use crate::log::{ChangeLog, LogRead};
+use crate::inner::Inner;
+use crate::lock::lock;
+use crate::log::{ChangeLog, LogRead, LogReader};
 use crate::remote::{Beat, Cleaning, Pulse, Remote};
+use crate::shared::Shared;
 
 /// A pulse follows each read of the log, which is due twice a second. One that isn't answered by then is given pulses
 /// beside it, often enough that the shared tier vouches before the fence is shut.
@@ -25,14 +26,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 const SIGHT: Duration = Duration::from_millis(600);
 /// How long the log and the shared tier are given to note that this replica ends.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// What a replica that is telling just now may be behind by: longer than it waits for an answer.
-const TELLING: Duration = Duration::from_millis(150);
 
 #[derive(Default)]
 struct Follower {
     identity: Option<u64>,
-    /// What this replica last cleaned the shared tier up to, and the last read of the log that was part of it.
-    cleaned: Option<(u64, u64)>,
+    /// What this replica last cleaned the shared tier up to; 0: nothing.
+    cleaned: u64,
+    /// The position of the last read of the log that was part of that.
+    done: u64,
     /// The position from which on this replica, as the courier, has told the blind all that the log says.
     telling: Option<u64>,
     /// Some replica can't read the log: pulses are given more often.
@@ -48,10 +49,11 @@ pub(crate) async fn follow(inner: Weak<Inner>, log: Arc<dyn ChangeLog>) {
     while stop.run_until_cancelled(follower.turn(&inner, &mut *reader)).await == Some(true) {}
     let farewell = async {
         if let Some(inner) = inner.upgrade()
-            && let Some(remote) = &inner.remote
-            && inner.tell_the_rest().await.is_ok()
+            && let Some(shared) = &inner.shared
+            && inner.tell_the_rest(shared).await.is_ok()
+            && inner.untold.behind(Instant::now()).is_zero()
         {
-            drop(remote.leave(inner.replica, inner.log_state.is_well()).await);
+            drop(shared.remote.leave(inner.replica, inner.log_part.is_well()).await);
         }
     };
     // One may be down while the other isn't. The log forgets a replica by itself, too.
@@ -60,7 +62,7 @@ pub(crate) async fn follow(inner: Weak<Inner>, log: Arc<dyn ChangeLog>) {
 
 impl Follower {
     /// One read of the log and what follows from it; false when the cache is gone.
-    async fn turn(&mut self, inner: &Weak<Inner>, reader: &mut dyn crate::log::LogReader) -> bool {
+    async fn turn(&mut self, inner: &Weak<Inner>, reader: &mut dyn LogReader) -> bool {
         let mut next = reader.next();
         // What a blind one is told by others counts from their pulses.
         let first = if self.hurry { PULSE } else { DUE };
@@ -75,7 +77,7 @@ impl Follower {
             }
         };
         let Some(inner) = inner.upgrade() else { return false };
-        inner.log_state.note(&read);
+        inner.log_part.look(&read);
         match read {
             Ok(read) => self.apply(&inner, &read),
             Err(_) => {
@@ -89,9 +91,9 @@ impl Follower {
 
     fn apply(&mut self, inner: &Inner, read: &LogRead) {
         if self.identity != Some(read.identity)
-            && let Some(remote) = &inner.remote
+            && let Some(shared) = &inner.shared
         {
-            remote.follow(read.identity);
+            shared.remote.follow(read.identity);
         }
         self.identity = Some(read.identity);
         let news = if read.anew_since.is_some() { Vec::new() } else { inner.news(&read.changes) };
@@ -100,7 +102,7 @@ impl Follower {
         if read.anew_since.is_some() {
             inner.l1.clear();
             inner.flights.detach_all();
-            self.cleaned = None;
+            self.cleaned = 0;
             inner.metrics.log_gaps.inc();
         }
         inner.forget(&news);
@@ -112,28 +114,27 @@ impl Follower {
     }
 
     async fn pulse(&mut self, inner: &Arc<Inner>) {
-        let (Some(remote), Some(_)) = (&inner.remote, self.identity) else { return };
-        let outcome = match inner.tell_the_rest().await {
-            Ok(()) => within(self.beat(inner, &**remote)).await,
+        let (Some(shared), Some(_)) = (&inner.shared, self.identity) else { return };
+        let outcome = match inner.tell_the_rest(shared).await {
+            Ok(()) => within(self.beat(inner, &*shared.remote)).await,
             Err(error) => Err(error),
         };
-        inner.remote_state.note(&outcome);
+        shared.part.look(&outcome);
     }
 
     async fn beat(&mut self, inner: &Inner, remote: &dyn Remote) -> Result<(), RemoteError> {
         let sent = Instant::now();
         // One whose read isn't answered yet may still see what the others can't.
-        let sees = inner.log_state.is_well();
+        let sees = inner.log_part.is_well();
         let blind = !sees || inner.heard().log.is_none_or(|log| log.elapsed() >= SIGHT);
         let told = self.by_its_clock(sent).saturating_sub(millis(inner.untold.behind(sent)));
-        let read = inner.recent.reached().1;
-        let beat = remote.pulse(Pulse { replica: inner.replica, told, sees, blind, read }).await?;
+        let reads = inner.recent.reads();
+        let beat = remote.pulse(Pulse { replica: inner.replica, told, sees, blind, read: reads.last }).await?;
         self.clock = Some((beat.now, Instant::now()));
         self.hurry = beat.blind;
         if blind {
-            let vouched = vouched(inner, &beat, sent);
             let mut heard = lock(&inner.heard);
-            heard.vouched = vouched;
+            heard.vouched = heard.vouch(&beat, reads, sent);
             heard.vouched_up_to().into_iter().for_each(|up_to| inner.fence.hear(up_to));
         }
         if beat.courier {
@@ -154,12 +155,12 @@ impl Follower {
     /// The courier's part: removes from the shared tier what the log says, and tells those who can't read it.
     async fn clean(&mut self, inner: &Inner, remote: &dyn Remote, beat: &Beat) -> Result<(), RemoteError> {
         let Some(log) = inner.heard().log else { return Ok(()) };
-        let own = self.cleaned.filter(|(to, _)| *to == beat.cleaned);
-        let mut unclean = inner.recent.unclean(own.map_or(beat.cleaned, |(_, done)| done));
+        let own = self.cleaned > 0 && self.cleaned == beat.cleaned;
+        let mut unclean = inner.recent.unclean(if own { self.done } else { beat.cleaned });
         let mut tell = None;
         if beat.blind && !unclean.all {
             // What others cleaned meanwhile wasn't told by this replica.
-            tell = self.telling.filter(|_| own.is_some());
+            tell = self.telling.filter(|_| own);
             if tell.is_none() {
                 let (from, all) = inner.recent.remembered();
                 (tell, unclean.changes) = (Some(from), all);
@@ -176,34 +177,10 @@ impl Follower {
         };
         self.telling = None;
         remote.clean(&cleaning).await?;
-        self.cleaned = (unclean.to > 0).then_some((unclean.to, unclean.done));
+        (self.cleaned, self.done) = (unclean.to, unclean.done);
         self.telling = tell;
         Ok(())
     }
-}
-
-/// Up to when the shared tier vouches that all notices were given of what this replica, which can't read the log, doesn't
-/// know.
-///
-/// All replicas that read the log must give their pulse to the same tier: then whatever they committed is told there. What
-/// others committed must have been told by the courier from where this replica read last: lately, while anybody reads the
-/// log; else as far as anybody has read it.
-fn vouched(inner: &Inner, beat: &Beat, sent: Instant) -> Option<Vouched> {
-    let replicas = inner.heard().replicas;
-    if replicas == 0 || beat.replicas < replicas {
-        return None;
-    }
-    let (before, last) = inner.recent.reached();
-    let told = beat.told.filter(|told| told.from <= before);
-    let read = if beat.watched {
-        sent.checked_sub(told.and(beat.cleaned_ago)?)?
-    } else if last >= beat.furthest || told.is_some_and(|told| told.to >= beat.furthest) {
-        sent
-    } else {
-        return None;
-    };
-    let up_to = read.min(sent.checked_sub(beat.oldest + TELLING)?);
-    Some(Vouched { up_to, notices: beat.bus })
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
@@ -212,12 +189,10 @@ async fn within<T>(answer: impl Future<Output = Result<T, RemoteError>>) -> Resu
 
 impl Inner {
     /// Tells the shared tier what it couldn't be told when it was committed.
-    async fn tell_the_rest(&self) -> Result<(), RemoteError> {
-        let Some(left) = self.untold.take() else { return Ok(()) };
-        let told = within(self.tell(&left.changes, String::new())).await;
-        if told.is_err() {
-            self.untold.give_back(&left);
+    async fn tell_the_rest(&self, shared: &Shared) -> Result<(), RemoteError> {
+        match self.untold.rest() {
+            Some(rest) => within(self.tell(shared, rest, String::new())).await,
+            None => Ok(()),
         }
-        told
     }
 }

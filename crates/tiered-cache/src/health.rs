@@ -23,8 +23,6 @@ pub struct CacheHealth {
     pub bus_lag: Duration,
     /// L3 is left alone after failures.
     pub l3_breaker_open: bool,
-    /// Flights under way.
-    pub flights: usize,
     /// Loads that ask the source.
     pub loads: usize,
     /// Loads that wait for the gate.
@@ -43,11 +41,10 @@ impl Inner {
         CacheHealth {
             fence_open: self.fence.is_open(now),
             log_lag: if self.log.is_some() { since(heard.log) } else { Duration::ZERO },
-            log_error: self.log_state.reason(),
-            unfit: self.remote_state.reason(),
-            bus_lag: if self.remote.is_some() { since(heard.bus) } else { Duration::ZERO },
-            l3_breaker_open: self.l3.as_ref().is_some_and(|l3| l3.breaker.is_open()),
-            flights: self.flights.under_way(),
+            log_error: self.log_part.reason(),
+            unfit: self.shared.as_ref().and_then(|shared| shared.part.reason()),
+            bus_lag: if self.shared.is_some() { since(heard.bus) } else { Duration::ZERO },
+            l3_breaker_open: self.l3.as_ref().is_some_and(|l3| !l3.part.is_well()),
             loads: self.gate.in_use(),
             queued: self.gate.queued(),
             l1_bytes: self.l1.bytes(),

@@ -11,19 +11,30 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 
-use crate::builder::Links;
+use crate::WhenBlind;
 use crate::fence::Fence;
-use crate::flight::{Flights, lock};
+use crate::flight::Flights;
 use crate::gate::Gate;
+use crate::heard::Heard;
 use crate::l1::L1;
 use crate::l3::L3;
+use crate::lock::lock;
 use crate::log::{Change, ChangeLog, Changed};
 use crate::metrics::CacheMetrics;
+use crate::part::Part;
 use crate::recent::Recent;
-use crate::state::State;
+use crate::shared::Shared;
 use crate::untold::Untold;
-use crate::{Reached, Remote, WhenBlind};
+
+const FLIGHTS: usize = 10_000;
+
+/// See [`Builder::links`](crate::Builder::links).
+pub(crate) struct Links {
+    pub(crate) name: fn() -> String,
+    pub(crate) link: fn(&Span, &str),
+}
 
 pub(crate) struct Inner {
     pub(crate) runtime: Handle,
@@ -34,7 +45,8 @@ pub(crate) struct Inner {
     pub(crate) flights: Flights,
     pub(crate) gate: Gate,
     pub(crate) log: Option<Arc<dyn ChangeLog>>,
-    pub(crate) remote: Option<Arc<dyn Remote>>,
+    pub(crate) log_part: Part,
+    pub(crate) shared: Option<Shared>,
     pub(crate) l3: Option<L3>,
     pub(crate) metrics: CacheMetrics,
     /// This replica's name, and what tells its own notices on the bus from others'.
@@ -49,8 +61,6 @@ pub(crate) struct Inner {
     pub(crate) fence: Fence,
     pub(crate) recent: Recent,
     pub(crate) untold: Untold,
-    pub(crate) log_state: State,
-    pub(crate) remote_state: State,
     pub(crate) heard: Mutex<Heard>,
     /// The newest version that the source has given out, as far as the log says.
     pub(crate) newest: AtomicU64,
@@ -60,41 +70,46 @@ pub(crate) struct Inner {
     pub(crate) follower: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What was heard when; all times are those before an answered question was sent.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Heard {
-    pub(crate) log: Option<Instant>,
-    pub(crate) bus: Option<Instant>,
-    /// Since then no notice of the bus was missed.
-    pub(crate) bus_unbroken_since: Option<Instant>,
-    /// How many replicas read the log, as it said last.
-    pub(crate) replicas: usize,
-    /// How far the bus was read.
-    pub(crate) reached: Reached,
-    /// What the shared tier said last to a replica that can't read the log.
-    pub(crate) vouched: Option<Vouched>,
-}
-
-/// All notices of what was committed up to some time are on the bus.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Vouched {
-    pub(crate) up_to: Instant,
-    pub(crate) notices: Reached,
-}
-
-impl Heard {
-    /// Up to when all was heard that the shared tier vouches for: its notices were read, and none was missed since this
-    /// replica read the log itself.
-    pub(crate) fn vouched_up_to(&self) -> Option<Instant> {
-        let unbroken = self.bus_unbroken_since? <= self.log?;
-        let read = self.vouched.filter(|vouched| unbroken && self.reached.covers(vouched.notices));
-        read.map(|vouched| vouched.up_to)
-    }
-}
-
 impl Inner {
+    /// One with L1 alone.
+    pub(crate) fn new(runtime: Handle) -> Self {
+        Self {
+            runtime,
+            probe_every: 10_000,
+            links: Links { name: String::new, link: |_, _| () },
+            when_blind: WhenBlind::default(),
+            l1: L1::new(64 * 1024 * 1024),
+            flights: Flights::new(FLIGHTS),
+            gate: Gate::new(14, 1024, Duration::from_secs(2)),
+            log: None,
+            log_part: Part::used("no log"),
+            shared: None,
+            l3: None,
+            metrics: CacheMetrics::default(),
+            // Below 2^53, for Lua's sake, and never 0.
+            replica: rand::random_range(1..1 << 53),
+            tasks: TaskTracker::new(),
+            probing: Semaphore::new(1),
+            closing: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            started: Instant::now(),
+            fence: Fence::new(true),
+            recent: Recent::default(),
+            untold: Untold::default(),
+            heard: Mutex::default(),
+            newest: AtomicU64::new(0),
+            echoes: Mutex::default(),
+            follower: Mutex::default(),
+        }
+    }
+
     pub(crate) fn heard(&self) -> Heard {
         *lock(&self.heard)
+    }
+
+    /// The shared tier, while what it holds can be judged and it can be used.
+    pub(crate) fn usable_shared(&self) -> Option<&Shared> {
+        self.shared.as_ref().filter(|shared| self.fence.is_open(Instant::now()) && shared.part.admits())
     }
 
     /// Forgets what is older than these changes say, in this process.
@@ -131,6 +146,3 @@ impl Inner {
         self.forget(&news);
     }
 }
-
-/// How long a read of the source may be served when nothing says that it changed; a probe waits longer.
-pub(crate) const SETTLED: Duration = Duration::from_secs(2);

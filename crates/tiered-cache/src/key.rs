@@ -12,9 +12,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 /// Keys up to this long live inline, without a heap allocation.
 type Logical = SmallVec<[u8; 96]>;
 
-/// Separates the parts of a key by their meaning, so that a scope can't pose as a parameter.
+/// Tells the parts of a key apart by their meaning, so that a scope can't pose as a parameter.
 #[derive(Clone, Copy)]
-enum Part {
+enum Tag {
     Entity = 1,
     Scope = 2,
     Name = 3,
@@ -50,7 +50,7 @@ impl CacheKey {
     #[inline]
     pub fn builder(entity: &str) -> KeyBuilder {
         let mut builder = KeyBuilder(Logical::new());
-        builder.part(Part::Entity, entity.as_bytes());
+        builder.part(Tag::Entity, entity.as_bytes());
         builder
     }
 
@@ -87,15 +87,15 @@ impl KeyBuilder {
     /// Adds who may see the thing: a tenant, a role, a locale. Two scopes never share an entry.
     #[inline]
     pub fn scope(mut self, scope: impl fmt::Display) -> Self {
-        self.display(Part::Scope, &scope);
+        self.display(Tag::Scope, &scope);
         self
     }
 
     /// Adds a parameter. Integers and strings are written without an allocation.
     #[inline]
     pub fn param(mut self, name: &str, value: impl fmt::Display) -> Self {
-        self.part(Part::Name, name.as_bytes());
-        self.display(Part::Value, &value);
+        self.part(Tag::Name, name.as_bytes());
+        self.display(Tag::Value, &value);
         self
     }
 
@@ -105,15 +105,15 @@ impl KeyBuilder {
     }
 
     #[inline]
-    fn part(&mut self, part: Part, bytes: &[u8]) {
-        let at = self.open(part);
+    fn part(&mut self, tag: Tag, bytes: &[u8]) {
+        let at = self.open(tag);
         self.0.extend_from_slice(bytes);
         self.close(at);
     }
 
     #[inline]
-    fn display(&mut self, part: Part, value: &dyn fmt::Display) {
-        let at = self.open(part);
+    fn display(&mut self, tag: Tag, value: &dyn fmt::Display) {
+        let at = self.open(tag);
         // Writing into a buffer can't fail; a `Display` that returns an error on its own is cut off there.
         let cut = write!(self, "{value}").is_err();
         self.close(at);
@@ -124,8 +124,8 @@ impl KeyBuilder {
 
     /// Writes the tag and room for the length; `close` fills the length in.
     #[inline]
-    fn open(&mut self, part: Part) -> usize {
-        self.0.extend_from_slice(&[part as u8, 0, 0, 0, 0]);
+    fn open(&mut self, tag: Tag) -> usize {
+        self.0.extend_from_slice(&[tag as u8, 0, 0, 0, 0]);
         self.0.len()
     }
 

@@ -28,12 +28,12 @@ type Store = Cache<u128, Arc<Entry>, RandomState>;
 
 /// How many entries left, by cause.
 #[derive(Debug, Default)]
-pub(crate) struct Gone {
-    pub(crate) expired: AtomicU64,
-    pub(crate) removed: AtomicU64,
-    pub(crate) replaced: AtomicU64,
-    pub(crate) flushed: AtomicU64,
-    pub(crate) size: AtomicU64,
+struct Gone {
+    expired: AtomicU64,
+    removed: AtomicU64,
+    replaced: AtomicU64,
+    flushed: AtomicU64,
+    size: AtomicU64,
 }
 
 impl L1 {
@@ -98,13 +98,15 @@ impl L1 {
         }
     }
 
-    /// How many entries left by now, those that moka pushed out included.
-    pub(crate) fn gone(&self) -> &Gone {
+    /// How many entries left by now, by cause, those that moka pushed out included.
+    pub(crate) fn gone(&self) -> [(&'static str, u64); 5] {
         if let Some(store) = &self.store {
             store.run_pending_tasks();
             self.left(self.resident.load(Relaxed).saturating_sub(store.entry_count()), &self.gone.size);
         }
-        &self.gone
+        let Gone { expired, removed, replaced, flushed, size } = &self.gone;
+        [("expired", expired), ("removed", removed), ("replaced", replaced), ("flushed", flushed), ("size", size)]
+            .map(|(cause, entries)| (cause, entries.load(Relaxed)))
     }
 
     fn left(&self, entries: u64, cause: &AtomicU64) {

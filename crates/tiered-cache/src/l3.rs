@@ -9,36 +9,31 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use memcache::exp::{AsyncMemcache, Ttl};
-use tokio::sync::OnceCell;
-use tokio::time::Instant;
 
 use crate::RemoteError;
-use crate::breaker::Breaker;
+use crate::part::Part;
 use crate::remote::{Mark, Place};
 
 /// An operation that takes longer is a miss.
 const DEADLINE: Duration = Duration::from_millis(50);
-const CONNECTIONS: usize = 8;
 
 /// Where copies are kept. Every error is a miss.
 #[async_trait]
 pub trait CopyStore: Send + Sync + 'static {
     /// Reads a copy.
-    async fn get(&self, key: &str) -> Result<Option<Bytes>, RemoteError>;
+    async fn get(&self, place: Place) -> Result<Option<Bytes>, RemoteError>;
     /// Keeps a copy for some time.
-    async fn set(&self, key: &str, copy: Bytes, ttl: Duration) -> Result<(), RemoteError>;
+    async fn set(&self, place: Place, copy: Bytes, ttl: Duration) -> Result<(), RemoteError>;
 }
 
 pub(crate) struct L3 {
     store: Arc<dyn CopyStore>,
-    pub(crate) breaker: Breaker,
-    namespace: String,
+    pub(crate) part: Part,
 }
 
 impl L3 {
-    pub(crate) fn new(store: Arc<dyn CopyStore>, namespace: String) -> Self {
-        Self { store, breaker: Breaker::new(), namespace }
+    pub(crate) fn new(store: Arc<dyn CopyStore>) -> Self {
+        Self { store, part: Part::used("the store of copies") }
     }
 
     /// The copy and the time since it was stored, if Redis vouches for it.
@@ -46,8 +41,7 @@ impl L3 {
         if mark.copy == 0 {
             return None;
         }
-        let key = self.key(place);
-        let mut copy = self.guarded(self.store.get(&key)).await??;
+        let mut copy = self.guarded(self.store.get(place)).await??;
         let (name, stamp) = (copy.try_get_u64().ok()?, copy.try_get_u64().ok()?);
         let vouched = name == mark.copy && stamp <= mark.now;
         vouched.then(|| (copy, Duration::from_millis(mark.now - stamp)))
@@ -58,64 +52,16 @@ impl L3 {
         copy.put_u64(name);
         copy.put_u64(stamp);
         copy.put_slice(entry);
-        let key = self.key(place);
-        self.guarded(self.store.set(&key, copy.freeze(), ttl)).await.is_some()
+        self.guarded(self.store.set(place, copy.freeze(), ttl)).await.is_some()
     }
 
-    fn key(&self, place: Place) -> String {
-        format!("{}:{:032x}:s{}", self.namespace, place.hash, place.schema)
-    }
-
-    /// Within the deadline, and not at all while the breaker is open, but for one probe now and then.
+    /// Within the deadline, and only now and then while it fails.
     async fn guarded<T>(&self, work: impl Future<Output = Result<T, RemoteError>>) -> Option<T> {
-        let now = Instant::now();
-        let probe = self.breaker.is_open();
-        if probe && !self.breaker.takes_probe(now) {
+        if !self.part.admits() {
             return None;
         }
         let outcome = tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|elapsed| Err(elapsed.into()));
-        if probe {
-            self.breaker.probed(outcome.is_ok(), now);
-            return outcome.ok();
-        }
-        self.breaker.judge(outcome).ok()
-    }
-}
-
-pub(crate) struct Memcached {
-    address: String,
-    client: OnceCell<AsyncMemcache>,
-}
-
-impl Memcached {
-    /// `host:port`, with or without `memcache://` before it.
-    pub(crate) fn new(url: &str) -> Self {
-        let address = url.split_once("://").map_or(url, |(_, address)| address).trim_end_matches('/');
-        Self { address: address.to_owned(), client: OnceCell::new() }
-    }
-
-    async fn client(&self) -> Result<&AsyncMemcache, RemoteError> {
-        let connect = || {
-            let client = AsyncMemcache::builder().timeout(DEADLINE).connect_timeout(DEADLINE);
-            client.max_connections(CONNECTIONS).connect_async([self.address.clone()])
-        };
-        self.client.get_or_try_init(connect).await.map_err(|error| failed(&error))
-    }
-}
-
-fn failed(error: &memcache::exp::Error) -> RemoteError {
-    RemoteError::Failed(Arc::from(error.to_string()))
-}
-
-#[async_trait]
-impl CopyStore for Memcached {
-    async fn get(&self, key: &str) -> Result<Option<Bytes>, RemoteError> {
-        let copy: Option<Vec<u8>> = self.client().await?.get(key).await.map_err(|error| failed(&error))?;
-        Ok(copy.map(Bytes::from))
-    }
-
-    async fn set(&self, key: &str, copy: Bytes, ttl: Duration) -> Result<(), RemoteError> {
-        let ttl = Ttl::secs(u32::try_from(ttl.as_secs().max(1)).unwrap_or(u32::MAX));
-        self.client().await?.set(key, &copy[..], ttl).await.map_err(|error| failed(&error))
+        self.part.used_for("copy", &outcome);
+        outcome.ok()
     }
 }

@@ -1,21 +1,22 @@
 //! The task that reads the bus.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Weak;
 use std::time::Duration;
 
 use tracing::Span;
 
-use crate::flight::lock;
 use crate::inner::Inner;
+use crate::lock::lock;
 use crate::log::Change;
 use crate::remote::{Batch, Bus};
 
-/// Pause after what may come again at once: doubled each time in a row, up to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// The first and the longest pause after what may come again at once; each is twice the one before.
+const PAUSE: Range<Duration> = Duration::from_millis(20)..Duration::from_millis(500);
 
 pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
-    let (mut lost, mut pause) = (false, PAUSE.0);
+    let (mut lost, mut pause) = (false, PAUSE.start);
     loop {
         let read = bus.next().await;
         let Some(inner) = inner.upgrade() else { return };
@@ -25,7 +26,7 @@ pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
                     inner.metrics.bus_reconnects.inc();
                 }
                 inner.hear_bus(&batch);
-                batch.gap.is_none()
+                !batch.gap
             }
             Err(error) => {
                 lost = inner.heard().bus.is_some();
@@ -36,25 +37,22 @@ pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
         };
         drop(inner);
         if smooth {
-            pause = PAUSE.0;
+            pause = PAUSE.start;
         } else {
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE.1);
+            pause = (pause * 2).min(PAUSE.end);
         }
     }
 }
 
 impl Inner {
     fn hear_bus(&self, batch: &Batch) {
-        if let Some(gap) = batch.gap {
-            self.metrics.bus_gap(gap.as_str());
-        }
         if !batch.notices.is_empty() {
             self.hear_notices(batch);
         }
         let mut heard = lock(&self.heard);
-        if batch.gap.is_some() {
-            heard.bus_unbroken_since = Some(batch.sent_at);
+        if batch.gap && heard.bus_unbroken_since.replace(batch.sent_at).is_some() {
+            self.metrics.bus_gaps.inc();
         }
         heard.reached = batch.reached;
         if batch.caught_up {
@@ -89,7 +87,7 @@ impl Inner {
         let Some(first) = changes.first() else { return };
         let sent = echoes.iter().position(|(what, _)| *what == first.what).and_then(|at| echoes.remove(at));
         if let Some((_, sent)) = sent {
-            self.metrics.visible.observe(sent.elapsed().as_secs_f64());
+            self.metrics.visible.0.observe(sent.elapsed().as_secs_f64());
         }
     }
 }

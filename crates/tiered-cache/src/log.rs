@@ -1,7 +1,6 @@
 //! The source's own log of changes, which says what is old: written with every change, read by every replica.
 
 use async_trait::async_trait;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::{CacheKey, LoadError};
@@ -65,36 +64,4 @@ pub trait LogReader: Send + 'static {
     async fn next(&mut self) -> Result<LogRead, LoadError>;
     /// Tells that this replica reads no more.
     async fn leave(&mut self);
-}
-
-/// Bytes of one change on the bus: what, whose, and the version.
-const CHANGE: usize = 25;
-
-pub(crate) fn encode(changes: &[Change]) -> Bytes {
-    let mut out = BytesMut::with_capacity(changes.len() * CHANGE);
-    for change in changes {
-        let (tag, name) = match change.what {
-            Changed::Key(hash) => (0, hash),
-            Changed::Kind(slot) => (1, u128::from(slot)),
-        };
-        out.put_u8(tag);
-        out.put_u128(name);
-        out.put_u64(change.version);
-    }
-    out.freeze()
-}
-
-/// `None` for bytes that another version wrote: what changed can't be known.
-pub(crate) fn decode(mut bytes: &[u8]) -> Option<Vec<Change>> {
-    let mut changes = Vec::with_capacity(bytes.len() / CHANGE);
-    while !bytes.is_empty() {
-        let (tag, name) = (bytes.try_get_u8().ok()?, bytes.try_get_u128().ok()?);
-        let what = match tag {
-            0 => Changed::Key(name),
-            1 => Changed::Kind(u8::try_from(name).ok()?),
-            _ => return None,
-        };
-        changes.push(Change { what, version: bytes.try_get_u64().ok()? });
-    }
-    Some(changes)
 }

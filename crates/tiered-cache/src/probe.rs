@@ -2,12 +2,16 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::inner::{Inner, SETTLED};
+use crate::inner::Inner;
 use crate::load::Load;
 use crate::{CacheKey, Entry, Policy};
+
+/// A difference that is left after this time can't be one that is still on its way.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 thread_local!(static HITS: Cell<u32> = const { Cell::new(0) });
 
@@ -34,7 +38,7 @@ impl Inner {
             let mut result = "ok";
             if now.version > served.version {
                 // Behind is allowed, for a while.
-                tokio::time::sleep(SETTLED).await;
+                tokio::time::sleep(PATIENCE).await;
                 let still = inner.l1_entry(&key, &policy, Instant::now());
                 if still.is_some_and(|found| !found.unverified && found.entry.version < now.version) {
                     let cache = policy.cache;
@@ -42,7 +46,7 @@ impl Inner {
                     result = "violation";
                 }
             }
-            inner.metrics.probed(policy.cache, result);
+            inner.metrics.probes.inc(policy.cache, result);
         };
         self.tasks.spawn_on(self.closing.clone().run_until_cancelled_owned(work), &self.runtime);
     }

@@ -6,13 +6,11 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 use tracing::Span;
 
-use crate::entry::Refresh;
 use crate::fence::REACH;
 use crate::flight::{Arrived, Flight, Joined, State};
 use crate::inner::Inner;
 use crate::load::{Load, Purpose};
-use crate::probe;
-use crate::{CacheError, CacheKey, Entry, Hit, Kind, Policy, Read, StaleReason, Tier, WhenBlind};
+use crate::{CacheError, CacheKey, Entry, Hit, Policy, Read, StaleReason, Tier, WhenBlind};
 
 /// A version this far above the newest that is known may have been given out since.
 const LEEWAY: u64 = 1_000_000;
@@ -43,20 +41,12 @@ impl Usable {
 /// Whether somebody should begin to refresh a fresh entry (XFetch): the likelier the nearer its end, counted in
 /// times that the load takes. Drawn per request, so that a busy key is refreshed in time.
 pub(crate) fn is_due(entry: &Entry, policy: &Policy, now: Instant) -> bool {
-    if now < entry.times.refresh_from {
+    if now < entry.times.refresh_from || entry.refreshing.load(Ordering::Relaxed) || entry.is_throttled(now) {
         return false;
     }
-    let reach = entry.times.cost.mul_f32(policy.beta.max(0.0));
-    match entry.refresh_state() {
-        Refresh::Running => false,
-        Refresh::Due => true,
-        Refresh::Idle => {
-            // 1 - [0, 1) is never 0.
-            let draw = -(1.0 - rand::random::<f32>()).ln();
-            let due = now + reach.mul_f32(draw) >= entry.times.expires_at && !entry.is_throttled(now);
-            due && entry.refresh_step(Refresh::Idle, Refresh::Due)
-        }
-    }
+    // 1 - [0, 1) is never 0.
+    let draw = -(1.0 - rand::random::<f32>()).ln();
+    now + entry.times.cost.mul_f32(policy.beta.max(0.0) * draw) >= entry.times.expires_at
 }
 
 #[derive(Clone, Copy)]
@@ -66,62 +56,47 @@ pub(crate) struct Ask<'a> {
     pub(crate) begun: Instant,
 }
 
-enum Landing {
-    Hit(Hit),
-    /// The load was begun before this caller asked, or the source is behind.
-    TooOld {
-        found: u64,
-        /// It was begun after this caller asked: asking again won't help.
-        final_word: bool,
-    },
+/// What a flight brought a caller.
+enum Brought {
+    Arrived(Arrived),
+    /// A value past its life, in place of one that can't be had.
+    StandIn(Hit),
 }
 
 impl Ask<'_> {
-    fn land(&self, arrived: Arrived) -> Landing {
-        let read_since = arrived.source_read_at.is_some_and(|at| at >= self.begun);
-        let accepted = match self.read {
+    fn accepts(&self, arrived: &Arrived) -> bool {
+        match self.read {
             Read::Bounded => true,
             // "Not found" has no version of its own: only a look at the source after the question counts.
             Read::Version(wanted) => {
-                arrived.entry.version >= wanted || (read_since && arrived.entry.kind == Kind::NotFound)
+                arrived.entry.version >= wanted || (arrived.entry.value.is_none() && self.is_before(arrived))
             }
-        };
-        if !accepted {
-            return Landing::TooOld { found: arrived.entry.version, final_word: read_since };
         }
-        let mut hit = Hit::new(arrived.entry, arrived.tier, None, Instant::now());
-        hit.stored = arrived.stored;
-        Landing::Hit(hit)
+    }
+
+    /// The source was read after the question, so that asking again won't help.
+    fn is_before(&self, arrived: &Arrived) -> bool {
+        arrived.source_read_at.is_some_and(|at| at >= self.begun)
     }
 }
 
 impl Inner {
-    /// L1 alone; `None` also when the caller should go to `get_or_load`, to begin an early refresh or a probe.
-    pub(crate) fn peek(&self, key: &CacheKey, policy: &Policy, now: Instant) -> Option<Hit> {
-        let hit = self.l1_entry(key, policy, now)?.answer(now)?;
-        let due = || is_due(&hit.entry, policy, now) || probe::is_due(self.probe_every);
-        if hit.stale.is_none() && due() {
-            return None;
-        }
-        self.hit(policy, &hit, Read::Bounded);
-        Some(hit)
-    }
-
-    fn hit(&self, policy: &Policy, hit: &Hit, read: Read) {
-        tracing::debug!(name: "cache_hit", target: "tiered_cache", { cache.tier = "l1", cache = policy.cache }, "cache_hit");
-        self.metrics.served(policy.cache, hit, read);
-    }
-
+    /// L1 alone.
     pub(crate) fn lookup(&self, key: &CacheKey, ask: Ask<'_>) -> Option<Hit> {
-        let found = self.l1_entry(key, ask.policy, ask.begun)?;
-        if let Read::Version(wanted) = ask.read
-            && (found.entry.version < wanted || found.unverified)
-        {
-            return None;
-        }
-        let hit = found.answer(ask.begun)?;
-        self.hit(ask.policy, &hit, ask.read);
+        let hit = self.find(key, ask)?;
+        let cache = ask.policy.cache;
+        tracing::debug!(name: "cache_hit", target: "tiered_cache", { cache.tier = "l1", cache }, "cache_hit");
+        self.metrics.served(cache, &hit, ask.read);
         Some(hit)
+    }
+
+    fn find(&self, key: &CacheKey, ask: Ask<'_>) -> Option<Hit> {
+        let found = self.l1_entry(key, ask.policy, ask.begun)?;
+        let promised = match ask.read {
+            Read::Bounded => true,
+            Read::Version(wanted) => found.entry.version >= wanted && !found.unverified,
+        };
+        if promised { found.answer(ask.begun) } else { None }
     }
 
     /// The key's entry in L1 if it may be used now, fresh or not.
@@ -149,13 +124,13 @@ impl Inner {
     }
 
     /// Refuses to look for a version that is far beyond anything that the source has given out.
-    pub(crate) fn is_out_of_reach(&self, read: Read) -> Option<CacheError> {
+    fn is_in_reach(&self, read: Read) -> Result<(), CacheError> {
         let found = self.newest.load(Ordering::Relaxed);
         match read {
             Read::Version(wanted) if found > 0 && wanted > found.saturating_add(LEEWAY) => {
-                Some(CacheError::VersionNotReached { found })
+                Err(CacheError::VersionNotReached { found })
             }
-            _ => None,
+            _ => Ok(()),
         }
     }
 
@@ -163,47 +138,49 @@ impl Inner {
         if self.closing.is_cancelled() {
             return Err(CacheError::Closed);
         }
-        if let Some(error) = self.is_out_of_reach(ask.read) {
-            return Err(error);
-        }
-        let mut load = Some(load);
+        self.is_in_reach(ask.read)?;
         loop {
             // A load that outlives its caller still belongs to the caller's trace.
             let span = || tracing::info_span!(target: "tiered_cache", "cache_load", cache = ask.policy.cache);
-            let (flight, led) = match self.flights.join(key, ask.policy.schema, |f| self.may_join(f, ask), span) {
+            match self.flights.join(key, ask.policy.schema, |f| self.may_join(f, ask), span) {
+                Joined::Refused => return Err(CacheError::overloaded()),
+                Joined::Lead(flight) => {
+                    self.launch(&flight, ask.policy.clone(), Purpose::Read(ask.read), load);
+                    return self.land(self.wait(&flight, ask).await?, ask, false);
+                }
                 Joined::Follow(flight) => {
                     Span::current().follows_from(&flight.span);
-                    (flight, false)
+                    match self.wait(&flight, ask).await? {
+                        // It was begun before this caller asked, and its answer is too old.
+                        Brought::Arrived(old) if !ask.accepts(&old) && !ask.is_before(&old) => {
+                            self.flights.remove(&flight);
+                        }
+                        landed => return self.land(landed, ask, true),
+                    }
                 }
-                Joined::Lead(flight) => {
-                    let Some(load) = load.take() else {
-                        // A second flight of one's own is never needed: the first was begun after `begun`.
-                        self.flights.remove(&flight);
-                        self.flights.landed();
-                        return Err(CacheError::Timeout);
-                    };
-                    self.launch(&flight, ask.policy.clone(), Purpose::Read(ask.read), load);
-                    (flight, true)
-                }
-                Joined::Refused => return Err(CacheError::overloaded()),
-            };
-            match self.wait(&flight, ask).await? {
-                Landing::Hit(mut hit) => {
-                    hit.collapsed = !led;
-                    self.metrics.served(ask.policy.cache, &hit, ask.read);
-                    return Ok(hit);
-                }
-                Landing::TooOld { found, final_word } if led || final_word => {
-                    return Err(CacheError::VersionNotReached { found });
-                }
-                Landing::TooOld { .. } => self.flights.remove(&flight),
             }
         }
     }
 
+    fn land(&self, landed: Brought, ask: Ask<'_>, collapsed: bool) -> Result<Hit, CacheError> {
+        let mut hit = match landed {
+            Brought::StandIn(hit) => hit,
+            Brought::Arrived(arrived) if ask.accepts(&arrived) => {
+                let stored = arrived.stored;
+                Hit { stored, ..Hit::new(arrived.entry, arrived.tier, None, Instant::now()) }
+            }
+            Brought::Arrived(arrived) => {
+                return Err(CacheError::VersionNotReached { found: arrived.entry.version });
+            }
+        };
+        hit.collapsed = collapsed;
+        self.metrics.served(ask.policy.cache, &hit, ask.read);
+        Ok(hit)
+    }
+
     /// Begins to load a value that is still fresh, unless it is being loaded already.
     pub(crate) fn refresh(self: &Arc<Self>, key: &CacheKey, policy: &Policy, entry: &Entry, load: Load) {
-        if self.closing.is_cancelled() || !entry.refresh_step(Refresh::Due, Refresh::Running) {
+        if self.closing.is_cancelled() || entry.refreshing.swap(true, Ordering::AcqRel) {
             return;
         }
         // Nobody waits for it: a trace of its own, linked to the request that began it, if that is traced.
@@ -215,7 +192,7 @@ impl Inner {
         }
     }
 
-    async fn wait(&self, flight: &Arc<Flight>, ask: Ask<'_>) -> Result<Landing, CacheError> {
+    async fn wait(&self, flight: &Arc<Flight>, ask: Ask<'_>) -> Result<Brought, CacheError> {
         let mut state = flight.watch();
         let soft = ask.begun + ask.policy.soft_timeout;
         let hard = ask.begun + ask.policy.hard_timeout;
@@ -236,14 +213,14 @@ impl Inner {
                 }
             };
             let (error, reason) = match seen.done {
-                Some(Ok(arrived)) => return Ok(ask.land(arrived)),
+                Some(Ok(arrived)) => return Ok(Brought::Arrived(arrived)),
                 Some(Err(error @ CacheError::Overloaded { .. })) => (Some(error), StaleReason::Overloaded),
                 Some(Err(error)) => (Some(error), StaleReason::SourceFailed),
                 None => (None, StaleReason::SourceSlow),
             };
             let stale = if takes_stale { seen.stale } else { None };
             match (stale.and_then(|(entry, tier)| self.stand_in(flight, entry, tier, reason)), error) {
-                (Some(hit), _) => return Ok(Landing::Hit(hit)),
+                (Some(hit), _) => return Ok(Brought::StandIn(hit)),
                 (None, Some(error)) => return Err(error),
                 (None, None) => takes_stale = false,
             }

@@ -4,11 +4,12 @@
 //! holds all changes after that position, has none of its key. So it doesn't matter what Redis lost, kept or refused.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::lock::lock;
 use crate::log::{Change, Changed, LogRead};
 
 /// How long a change is remembered. Redis is cleaned twice a second; when that stands still for longer, L2 isn't used.
@@ -23,16 +24,29 @@ pub(crate) struct Recent(Mutex<Memory>);
 struct Memory {
     /// In the order in which they were heard of.
     told: VecDeque<Told>,
-    /// The newest version of each key in `told` (0: unknown), and when it was heard of.
-    newest: HashMap<u128, (u64, Instant)>,
+    /// Of each key in `told`.
+    newest: HashMap<u128, Newest>,
     /// The position up to which a slot must have been cleaned, where all of it changed.
     kinds: HashMap<u8, u64>,
     /// Changes up to this position are forgotten, except those that came later by chance.
     horizon: u64,
-    /// The position of the last read, and of the one before it, which was drawn before the last one's state was fixed:
-    /// who was cleaned of what the last one saw is clean up to there.
-    last: u64,
-    before: u64,
+    reads: Reads,
+}
+
+#[derive(Debug)]
+struct Newest {
+    /// 0: unknown.
+    version: u64,
+    heard: Instant,
+}
+
+/// The positions of the last reads of the log; 0: there was none.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Reads {
+    pub(crate) last: u64,
+    /// Of the one before it, which was drawn before the last one's state was fixed: who was cleaned of what the last one
+    /// saw is clean up to there.
+    pub(crate) before: u64,
 }
 
 #[derive(Debug)]
@@ -58,72 +72,64 @@ pub(crate) struct Unclean {
 impl Recent {
     /// Notes what a read of the log brought.
     pub(crate) fn read(&self, read: &LogRead, now: Instant) {
-        let mut memory = self.lock();
+        let mut memory = lock(&self.0);
         if let Some(since) = read.anew_since {
             *memory = Memory { horizon: since, ..Memory::default() };
         }
         for change in &read.changes {
             memory.note(change, Some(read.position), now);
         }
-        memory.before = memory.last;
-        memory.last = read.position;
+        memory.reads = Reads { before: memory.reads.last, last: read.position };
         memory.trim(now);
     }
 
     /// Notes a change that was heard of otherwise; the log will bring it, too.
     pub(crate) fn heard(&self, change: &Change, now: Instant) {
-        let mut memory = self.lock();
+        let mut memory = lock(&self.0);
         memory.note(change, None, now);
         memory.trim(now);
     }
 
     /// Whether this change, or a later one of the key, was applied already.
     pub(crate) fn knows(&self, hash: u128, version: u64) -> bool {
-        version > 0 && self.lock().newest.get(&hash).is_some_and(|(newest, _)| *newest >= version)
+        version > 0 && lock(&self.0).newest.get(&hash).is_some_and(|newest| newest.version >= version)
     }
 
     /// Whether a newer version than this is known.
     pub(crate) fn knows_newer(&self, hash: u128, version: u64) -> bool {
-        version > 0 && self.lock().newest.get(&hash).is_some_and(|(newest, _)| *newest > version)
+        version > 0 && lock(&self.0).newest.get(&hash).is_some_and(|newest| newest.version > version)
     }
 
     /// Whether a value of this version may be used, from a Redis that was cleaned up to `cleaned`.
     pub(crate) fn vouches(&self, hash: u128, slot: u8, version: u64, cleaned: u64) -> bool {
-        let memory = self.lock();
+        let memory = lock(&self.0);
         let covered = cleaned > 0 && cleaned >= memory.horizon;
         let kind = memory.kinds.get(&slot).is_none_or(|changed| cleaned >= *changed);
-        let newest = memory.newest.get(&hash).is_none_or(|(newest, _)| *newest > 0 && version >= *newest);
+        let newest = memory.newest.get(&hash).is_none_or(|newest| newest.version > 0 && version >= newest.version);
         covered && kind && newest
     }
 
     /// What a Redis that was cleaned up to `cleaned` has to be cleaned of.
     pub(crate) fn unclean(&self, cleaned: u64) -> Unclean {
-        let memory = self.lock();
+        let memory = lock(&self.0);
         if cleaned == 0 || cleaned < memory.horizon {
             // What is stored after this was loaded after the last read.
-            return Unclean { changes: Vec::new(), all: true, to: memory.last, done: memory.last };
+            return Unclean { changes: Vec::new(), all: true, to: memory.reads.last, done: memory.reads.last };
         }
         let since = |told: &&Told| told.position.is_some_and(|position| position > cleaned);
         let changes = memory.told.iter().filter(since).map(|told| told.change.clone()).collect();
-        Unclean { changes, all: false, to: memory.before, done: memory.last }
+        Unclean { changes, all: false, to: memory.reads.before, done: memory.reads.last }
     }
 
     /// All that is remembered of the log, and the position after which that is all that changed.
     pub(crate) fn remembered(&self) -> (u64, Vec<Change>) {
-        let memory = self.lock();
+        let memory = lock(&self.0);
         let read = memory.told.iter().filter(|told| told.position.is_some());
         (memory.horizon, read.map(|told| told.change.clone()).collect())
     }
 
-    /// A position before the state that the last read saw, or 0, and that of the last read.
-    pub(crate) fn reached(&self) -> (u64, u64) {
-        let memory = self.lock();
-        (memory.before, memory.last)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Memory> {
-        // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn reads(&self) -> Reads {
+        lock(&self.0).reads
     }
 }
 
@@ -131,10 +137,11 @@ impl Memory {
     fn note(&mut self, change: &Change, position: Option<u64>, at: Instant) {
         match change.what {
             Changed::Key(hash) => {
-                let newest = self.newest.entry(hash).or_insert((change.version, at));
+                let newest = self.newest.entry(hash).or_insert(Newest { version: change.version, heard: at });
                 // An unknown version stays unknown until it is forgotten.
-                let version = if newest.0 == 0 || change.version == 0 { 0 } else { newest.0.max(change.version) };
-                *newest = (version, at);
+                let known = newest.version > 0 && change.version > 0;
+                newest.version = if known { newest.version.max(change.version) } else { 0 };
+                newest.heard = at;
             }
             Changed::Kind(slot) => {
                 // One that only the bus told of holds until the log tells of it, or it is forgotten.
@@ -158,7 +165,7 @@ impl Memory {
             self.horizon = self.horizon.max(position.unwrap_or(0));
             match change.what {
                 Changed::Key(hash) => {
-                    if self.newest.get(&hash).is_some_and(|(_, heard)| *heard == at) {
+                    if self.newest.get(&hash).is_some_and(|newest| newest.heard == at) {
                         self.newest.remove(&hash);
                     }
                 }

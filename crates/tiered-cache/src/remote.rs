@@ -6,11 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
-use tracing::Instrument as _;
-use tracing::field::Empty;
+use tokio::time::error::Elapsed;
 
-use crate::RemoteError;
 use crate::log::Change;
+
+/// A lease that isn't renewed for this long is free.
+pub const LEASE: Duration = Duration::from_secs(2);
 
 /// Names a lease or a replica, drawn at random.
 pub type Token = u64;
@@ -203,30 +204,27 @@ pub trait Remote: Send + Sync + 'static {
     async fn leave(&self, replica: Token, sees: bool) -> Result<(), RemoteError>;
 }
 
-/// Does an operation of the shared tier in a client's span.
-pub(crate) async fn traced<T>(
-    op: &'static str,
-    cache: Option<&'static str>,
-    work: impl Future<Output = Result<T, RemoteError>>,
-) -> Result<T, RemoteError> {
-    // Names of spans are fixed where they are made.
-    macro_rules! span {
-        ($name:literal) => {
-            tracing::info_span!(target: "tiered_cache", $name, otel.kind = "client", otel.status_code = Empty,
-                db.system.name = "redis", db.operation.name = op, error.type = Empty, cache)
-        };
+/// Why the shared tier, or a store of copies, didn't do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RemoteError {
+    /// There is no connection now; nothing was sent.
+    #[error("no connection")]
+    Unavailable,
+    /// No answer in time. The command may still be carried out.
+    #[error("timeout")]
+    Timeout,
+    /// The key holds something of another type; that says nothing about other keys.
+    #[error("the key holds something of another type")]
+    WrongType,
+    /// It was refused, in the tier's own words, or the connection broke.
+    #[error("{0}")]
+    Failed(Arc<str>),
+}
+
+impl From<Elapsed> for RemoteError {
+    fn from(_: Elapsed) -> Self {
+        Self::Timeout
     }
-    let span = match op {
-        "fill" => span!("cache_set"),
-        "invalidate" => span!("cache_invalidate"),
-        _ => span!("cache_get"),
-    };
-    let outcome = work.instrument(span.clone()).await;
-    if let Err(error) = &outcome {
-        let kind = if matches!(error, RemoteError::Timeout) { "timeout" } else { "_OTHER" };
-        span.record("otel.status_code", "ERROR").record("error.type", kind);
-    }
-    outcome
 }
 
 /// What one read of the bus brought.
@@ -237,7 +235,7 @@ pub struct Batch {
     /// The notices, in order.
     pub notices: Vec<Notice>,
     /// Some notices can't be had any more, or none were had yet.
-    pub gap: Option<Gap>,
+    pub gap: bool,
     /// False while there is more to read.
     pub caught_up: bool,
     /// How far all of the bus was read, from where it was joined.
@@ -253,31 +251,6 @@ pub struct Notice {
     pub origin: u64,
     /// The span that it did so in, as [`Builder::links`](crate::Builder::links) named it; empty: none.
     pub cause: String,
-}
-
-/// Why the bus may have lost something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Gap {
-    /// The first read.
-    Start,
-    /// Entries were trimmed before they were read.
-    Trimmed,
-    /// The data set is another one: flushed, restarted empty.
-    Reset,
-    /// It went back in time: restart or failover.
-    Failover,
-}
-
-impl Gap {
-    /// The metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Trimmed => "trimmed",
-            Self::Reset => "reset",
-            Self::Failover => "failover",
-        }
-    }
 }
 
 /// The stream of notices, read by every replica from its own position.

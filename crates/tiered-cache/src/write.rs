@@ -8,11 +8,12 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::flight::lock;
 use crate::inner::Inner;
+use crate::lock::lock;
 use crate::log::{Change, Changed};
-use crate::metrics::outcome;
-use crate::remote::{Notice, traced};
+use crate::remote::Notice;
+use crate::shared::Shared;
+use crate::untold::Telling;
 use crate::{CacheError, CacheKey, RemoteError, TieredCache, WriteError};
 
 /// Own notices whose way round is measured.
@@ -87,11 +88,10 @@ impl Inner {
             return;
         }
         self.apply(&changes);
-        let since = Instant::now();
-        let told = self.remote.is_some() && self.tell(&changes, cause).await.is_ok();
-        if !told && self.remote.is_some() {
-            self.untold.leave(&changes, since);
-        }
+        let told = match &self.shared {
+            Some(shared) => self.tell(shared, self.untold.begin(changes), cause).await.is_ok(),
+            None => false,
+        };
         if let (false, Some(log)) = (told, &self.log)
             && let Err(error) = log.wake().await
         {
@@ -101,17 +101,16 @@ impl Inner {
     }
 
     /// Tells the shared tier, and by its bus every replica.
-    pub(crate) async fn tell(&self, changes: &[Change], cause: String) -> Result<(), RemoteError> {
-        let Some(remote) = &self.remote else { return Ok(()) };
-        if let Some(first) = changes.first() {
+    pub(crate) async fn tell(&self, to: &Shared, telling: Telling<'_>, cause: String) -> Result<(), RemoteError> {
+        if let Some(first) = telling.changes.first() {
             let mut echoes = lock(&self.echoes);
             // What never comes back is pushed out.
             echoes.truncate(ECHOES - 1);
             echoes.push_front((first.what.clone(), Instant::now()));
         }
-        let notice = Notice { changes: changes.into(), origin: self.replica, cause };
-        let told = traced("invalidate", None, remote.invalidate(&notice)).await;
-        self.metrics.invalidations(outcome(told.is_ok()));
-        told
+        let notice = Notice { changes: telling.changes.as_slice().into(), origin: self.replica, cause };
+        let told = to.ask("invalidate", None, to.remote.invalidate(&notice)).await;
+        self.metrics.invalidated(told.is_ok());
+        told.map(|()| telling.told())
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,7 +12,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelS
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
-use crate::{Hit, Kind, Read, Tier};
+use crate::lock::lock;
+use crate::{Hit, Read, Tier};
 
 /// Threads are spread over this many copies of each counter.
 const SHARDS: usize = 8;
@@ -60,7 +61,7 @@ impl PerCache {
 impl Hot {
     pub(super) fn served(&self, cache: &'static str, hit: &Hit, read: Read) {
         let caches = self.caches.load();
-        match caches.iter().find(|known| same(known.name, cache)) {
+        match caches.iter().find(|known| known.name == cache) {
             Some(known) => count(known, hit, read),
             None => count(&self.add(cache), hit, read),
         }
@@ -68,7 +69,7 @@ impl Hot {
 
     #[cold]
     fn add(&self, cache: &'static str) -> Arc<PerCache> {
-        let _alone = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = lock(&self.adding);
         let known = self.caches.load_full();
         let name = if known.len() < MOST { cache } else { OTHER };
         if let Some(there) = known.iter().find(|known| known.name == name) {
@@ -81,16 +82,11 @@ impl Hot {
     }
 }
 
-/// Names are literals: mostly the same address, seldom only the same text.
-fn same(one: &'static str, other: &'static str) -> bool {
-    std::ptr::eq(one, other) || one == other
-}
-
 fn count(cache: &PerCache, hit: &Hit, read: Read) {
-    let result = match (hit.stale, hit.entry.kind) {
+    let result = match (hit.stale, &hit.entry.value) {
         (Some(_), _) => 2,
-        (None, Kind::NotFound) => 1,
-        (None, Kind::Value) => 0,
+        (None, None) => 1,
+        (None, Some(_)) => 0,
     };
     let level = match read {
         Read::Bounded => 0,

@@ -214,6 +214,26 @@ async fn a_replica_that_is_behind_with_telling_shuts_the_fences_of_the_blind_in_
     assert_eq!(b.get().await.unwrap().entry.version, version);
 }
 
+/// The same while it is being told, however long that takes.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_takes_long_to_tell_shuts_the_fences_of_the_blind_in_time() {
+    let (_world, _source, [a, b]) = replicas().await;
+    b.get().await.unwrap();
+    [&a, &b].into_iter().for_each(|replica| replica.log.cut(Some(Down::Refused)));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(b.is_open());
+    a.link.shut("invalidate");
+    let writing = a.begin_write();
+    a.link.arrived("invalidate").await;
+    b.has_nothing_old(Instant::now(), 2, Duration::from_secs(10)).await;
+    assert!(!b.is_open());
+
+    a.link.open("invalidate");
+    let version = writing.await.unwrap();
+    until(|| b.is_open()).await;
+    assert_eq!(b.get().await.unwrap().entry.version, version);
+}
+
 /// What was sent long ago says nothing of now.
 #[tokio::test(start_paused = true)]
 async fn a_pulse_that_arrives_late_does_not_vouch_for_what_was_committed_since() {

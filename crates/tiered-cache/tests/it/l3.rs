@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tiered_cache::{CopyStore, Read, RemoteError, Tier};
+use tiered_cache::{CopyStore, Place, Read, RemoteError, Tier};
 use tokio::time::Instant;
 
 use crate::support::{Replica, Source, World, key, metric, told_by_the_bus};
@@ -14,7 +14,7 @@ use crate::support::{Replica, Source, World, key, metric, told_by_the_bus};
 /// A memcached that can vanish and come back with what it had.
 #[derive(Clone, Default)]
 struct Flapping {
-    copies: Arc<Mutex<HashMap<String, Bytes>>>,
+    copies: Arc<Mutex<HashMap<Place, Bytes>>>,
     dead: Arc<Mutex<bool>>,
 }
 
@@ -33,14 +33,14 @@ impl Flapping {
 
 #[async_trait]
 impl CopyStore for Flapping {
-    async fn get(&self, key: &str) -> Result<Option<Bytes>, RemoteError> {
+    async fn get(&self, place: Place) -> Result<Option<Bytes>, RemoteError> {
         self.answer().await?;
-        Ok(self.copies.lock().unwrap().get(key).cloned())
+        Ok(self.copies.lock().unwrap().get(&place).cloned())
     }
 
-    async fn set(&self, key: &str, copy: Bytes, _ttl: Duration) -> Result<(), RemoteError> {
+    async fn set(&self, place: Place, copy: Bytes, _ttl: Duration) -> Result<(), RemoteError> {
         self.answer().await?;
-        self.copies.lock().unwrap().insert(key.to_owned(), copy);
+        self.copies.lock().unwrap().insert(place, copy);
         Ok(())
     }
 }

@@ -5,17 +5,15 @@
 mod blind;
 mod bus;
 mod courier;
-mod failover;
 mod follow;
 mod keys;
 mod l3;
 mod late;
 mod life;
 mod loads;
-#[cfg(feature = "all-tests")]
-mod memcached;
 mod model;
 mod races;
-mod redis;
+#[path = "../source/mod.rs"]
+mod source;
 mod support;
 mod tier;

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use tiered_cache::{CacheError, Read};
 use tokio::time::Instant;
 
-use crate::support::{Commit, Data, Down, Replica, Source, World, key, serial};
+use crate::source::log::Commit;
+use crate::support::{Data, Down, Replica, Source, World, key, serial};
 
 const REPLICAS: usize = 3;
 const BOUND: Duration = Duration::from_secs(1);

@@ -11,7 +11,8 @@ fn key(id: u32) -> CacheKey {
 fn wire(version: u64, body: Vec<u8>) -> Wire {
     let time = Duration::from_millis(version % 1_000_000);
     let etag = Bytes::from_static(b"W/\"v1\"");
-    Wire { kind: Kind::Value, version, fresh: time, life: time * 2, cost: time, age: time, etag, body: body.into() }
+    let value = Some(Body { bytes: body.into(), etag });
+    Wire { version, fresh: time, life: time * 2, cost: time, age: time, value }
 }
 
 proptest! {
@@ -51,7 +52,7 @@ proptest! {
     #[test]
     fn another_schema_or_key_is_an_error(id in 2u32.., schema in 2u32..) {
         let bytes = encode(&key(1), 1, &wire(7, vec![1]));
-        prop_assert_eq!(decode(&key(id), 1, &bytes), Err(DecodeError::Key));
-        prop_assert_eq!(decode(&key(1), schema, &bytes), Err(DecodeError::Schema));
+        prop_assert_eq!(decode(&key(id), 1, &bytes), Err(OTHER_KEY));
+        prop_assert_eq!(decode(&key(1), schema, &bytes), Err(OTHER_SCHEMA));
     }
 }

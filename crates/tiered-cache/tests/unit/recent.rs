@@ -137,6 +137,6 @@ fn the_memory_is_bounded() {
     recent.read(&read(5, &many), Instant::now());
 
     assert!(!recent.vouches(1, 0, 9, 4) && recent.vouches(1, 0, 9, 5));
-    assert_eq!(recent.lock().told.len(), MOST);
-    assert_eq!(recent.lock().newest.len(), MOST);
+    assert_eq!(lock(&recent.0).told.len(), MOST);
+    assert_eq!(lock(&recent.0).newest.len(), MOST);
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tiered_cache::{
-    Acquired, Batch, Beat, Bus, Cleaning, Fill, Filled, Found, Gap, Notice, Place, Pulse, Reached, Remote, RemoteError,
+    Acquired, Batch, Beat, Bus, Cleaning, Fill, Filled, Found, Notice, Place, Pulse, Reached, Remote, RemoteError,
     Token,
 };
 use tokio::time::Instant;
 
 use super::space::{Space, Step};
-use super::way::{Does, Down, Lost, Way};
 use super::world::World;
+use crate::source::way::{Does, Down, Lost, Way};
 
 const BLOCK: Duration = Duration::from_millis(100);
 
@@ -211,43 +211,39 @@ impl Bus for FakeBus {
             // The next read is on another connection.
             self.server = 0;
         }
-        let (gap, notices, position) = answer?;
+        let (notices, position) = answer?;
         self.link.heard.store(position.identity, Ordering::SeqCst);
         let reached = Reached { sequence: position.sequence, last: (position.last.unwrap_or(0), 0) };
         self.position = Some(position);
+        let (gap, notices) = (notices.is_none(), notices.unwrap_or_default());
         Ok(Batch { sent_at, notices, gap, caught_up: true, reached })
     }
 }
 
-/// As `RedisBus` does, where a stream that goes back or has a hole is noticed.
+/// As `RedisBus` does, where a stream that goes back or has a hole is noticed: no notices then, and on from the end.
 fn read(
     position: Option<Position>,
     identity: u64,
     space: &Space,
     reconnected: bool,
-) -> (Option<Gap>, Vec<Notice>, Position) {
+) -> (Option<Vec<Notice>>, Position) {
     let state = &space.state;
     let end =
         Position { identity, id: state.id, sequence: state.sequence, last: space.bus.last().map(|entry| entry.0) };
-    let Some(mut at) = position else { return (Some(Gap::Start), Vec::new(), end) };
-    let there = |last: u64| space.bus.iter().any(|entry| entry.0 == last);
-    if at.identity != identity || at.id != state.id {
-        return (Some(Gap::Reset), Vec::new(), end);
-    }
-    if (reconnected && at.last.is_some_and(|last| !there(last))) || state.sequence < at.sequence {
-        return (Some(Gap::Failover), Vec::new(), end);
+    let Some(mut at) = position else { return (None, end) };
+    let gone = at.last.is_some_and(|last| space.bus.iter().all(|entry| entry.0 != last));
+    let another = at.identity != identity || at.id != state.id;
+    if another || (reconnected && gone) || state.sequence < at.sequence {
+        return (None, end);
     }
     let mut notices = Vec::new();
     let seen = at.last;
     for (entry, sequence, notice) in space.bus.iter().filter(|entry| seen.is_none_or(|last| entry.0 > last)) {
         if *sequence != at.sequence + 1 {
-            return (Some(Gap::Trimmed), Vec::new(), end);
+            return (None, end);
         }
         (at.sequence, at.last) = (*sequence, Some(*entry));
         notices.push(notice.clone());
     }
-    if at.sequence < state.sequence {
-        return (Some(Gap::Trimmed), Vec::new(), end);
-    }
-    (None, notices, at)
+    if at.sequence < state.sequence { (None, end) } else { (Some(notices), at) }
 }
