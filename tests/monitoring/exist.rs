@@ -14,8 +14,8 @@ use crate::objectives::Objectives;
 use crate::programs::{LIMIT, Programs};
 use crate::support::OwnPostgres;
 
-/// The service makes it with the ten-thousandth hit; that it is declared has to do.
-const RARE: &str = "cache_consistency_probe_total";
+/// The service makes them with the ten-thousandth hit, and with one that nobody vouches for; that they are declared has to do.
+const RARE: [&str; 2] = ["cache_consistency_probe_total", "cache_unverified_served_total"];
 
 /// Where an expression stands, and the expression.
 type Expression = (String, String);
@@ -132,7 +132,7 @@ async fn every_metric_asked_for_exists_with_the_labels_it_is_asked_by() {
         let mut found = Vec::new();
         selectors(&programs.ask("parse_query", &[("query", &query)]).await.unwrap(), &mut found);
         for (name, labels) in found {
-            if name == RARE && declared(&name, &labels) {
+            if RARE.contains(&name.as_str()) && declared(&name, &labels) {
                 continue;
             }
             if !names.contains(name.as_str()) {

@@ -18,12 +18,14 @@ use crate::shared::Shared;
 /// beside it, often enough that the shared tier vouches before the fence is shut.
 const DUE: Duration = Duration::from_millis(550);
 const PULSE: Duration = Duration::from_millis(150);
+/// The courier's, so that it knows soon who can't read the log: the shared tier vouches from when they are told.
+const COURIER: Duration = Duration::from_millis(275);
 /// A question of a pulse that takes longer is given up, however patient the shared tier is: the log is to be read meanwhile.
 const ANSWER: Duration = Duration::from_millis(250);
 /// After a failure that may come at once.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A replica that read the log this long ago lives by it still.
-const SIGHT: Duration = Duration::from_millis(600);
+const SIGHT: Duration = DUE;
 /// How long the log and the shared tier are given to note that this replica ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -38,6 +40,7 @@ struct Follower {
     telling: Option<u64>,
     /// Some replica can't read the log: pulses are given more often.
     hurry: bool,
+    courier: bool,
     /// What the shared tier's clock said last, and when that was heard.
     clock: Option<(u64, Instant)>,
 }
@@ -64,13 +67,10 @@ impl Follower {
     /// One read of the log and what follows from it; false when the cache is gone.
     async fn turn(&mut self, inner: &Weak<Inner>, reader: &mut dyn LogReader) -> bool {
         let mut next = reader.next();
-        // What a blind one is told by others counts from their pulses.
-        let first = if self.hurry { PULSE } else { DUE };
-        let mut pulse = tokio::time::interval_at(Instant::now() + first, PULSE);
         let read = loop {
             tokio::select! {
                 read = &mut next => break read,
-                _ = pulse.tick() => {
+                () = tokio::time::sleep(self.pause()) => {
                     let Some(inner) = inner.upgrade() else { return false };
                     self.pulse(&inner).await;
                 }
@@ -87,6 +87,16 @@ impl Follower {
         }
         self.pulse(&inner).await;
         true
+    }
+
+    /// From one pulse to the next, while the log isn't read.
+    fn pause(&self) -> Duration {
+        match (self.hurry, self.courier) {
+            // What a blind one is told by others counts from their pulses.
+            (true, _) => PULSE,
+            (false, true) => COURIER,
+            (false, false) => DUE,
+        }
     }
 
     fn apply(&mut self, inner: &Inner, read: &LogRead) {
@@ -131,7 +141,7 @@ impl Follower {
         let reads = inner.recent.reads();
         let beat = remote.pulse(Pulse { replica: inner.replica, told, sees, blind, read: reads.last }).await?;
         self.clock = Some((beat.now, Instant::now()));
-        self.hurry = beat.blind;
+        (self.hurry, self.courier) = (beat.blind, beat.courier);
         if blind {
             let mut heard = lock(&inner.heard);
             heard.vouched = heard.vouch(&beat, reads, sent);
