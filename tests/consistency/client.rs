@@ -102,7 +102,7 @@ fn parse(head: &str) -> Option<Answer> {
         match name.to_ascii_lowercase().as_str() {
             "content-length" => answer.length = value.parse().ok()?,
             "etag" => {
-                answer.etag = value.trim_matches('"').rsplit_once('-').and_then(|(_, version)| version.parse().ok())
+                answer.etag = value.trim_matches('"').rsplit_once('-').and_then(|(_, version)| version.parse().ok());
             }
             "x-version" => answer.version = value.parse().ok(),
             "cache-status" => answer.tier = tier(value),

@@ -208,7 +208,7 @@ async fn phase(
     loop {
         sleep(calm).await;
         let left = end.saturating_duration_since(Instant::now() + recovery);
-        // Now and then the longest, which is longer than any bound.
+        // Now and then the longest, which is longer than the bound.
         let length = if random.random_ratio(1, 2) { LONGEST } else { LONGEST.mul_f64(random.random_range(0.05..1.0)) };
         inflict(faults, world, load, random, length.min(left)).await?;
         sleep(recovery).await;
