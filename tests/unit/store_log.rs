@@ -7,6 +7,7 @@ use tiered_cache::{CacheKey, Change, ChangeLog, Changed, LogRead, LogReader, slo
 use tokio_postgres::{Client, NoTls};
 
 use super::Log;
+use super::read::{Head, Other};
 use super::reader::RENEW;
 use super::upkeep::{DROP_ANCHOR, PRUNE, REMOVE_FOREIGN, SURVEY};
 use crate::config::reader::Values;
@@ -338,6 +339,29 @@ async fn a_log_that_went_back_is_another_one_for_everybody() {
     assert_eq!(setup.sql.execute(RENEW, &[&era]).await.unwrap(), 0, "once");
     let read = setup.read().await;
     assert!(read.anew_since.is_some() && read.identity != before.identity);
+}
+
+#[test]
+fn ids_and_positions_below_those_seen_before_say_that_the_log_went_back() {
+    let head = |identity, xmax: u64, position| Head {
+        snapshot: format!("{xmax}:{xmax}:").parse().unwrap(),
+        identity,
+        era: String::new(),
+        position,
+        lost: false,
+        readers: 1,
+        newest: 0,
+    };
+    let before = head(1, 700, 5000);
+    for (now, other) in [
+        (head(1, 700, 5000), None),
+        (head(1, 701, 5001), None),
+        (head(1, 699, 5001), Some(Other::WentBack)),
+        (head(1, 701, 4999), Some(Other::WentBack)),
+        (head(2, 701, 5001), Some(Other::Log)),
+    ] {
+        assert_eq!(now.differs_from(&before), other, "{} {}", now.snapshot.text, now.position);
+    }
 }
 
 #[tokio::test]
