@@ -96,10 +96,11 @@ end
 $migration$;
 
 -- Has every change of this table written into the log, under the name that `CacheKey::builder(kind).param(key, …)`
--- makes: `select follow('users', 'user', 'id')`. A table may be followed as several kinds; again as the same one renews
--- the triggers. Where no column names what is cached, as of lists and of keys with a scope, the key is null: each change
+-- makes, where `key` is the column: `select follow('users', 'user', 'id')`. Where the column has another name than the
+-- key's parameter, that comes last: `select follow('members', 'team', 'team_id', 'id')`. A table may be followed as several
+-- kinds, and a kind may be of several tables; again as the same one renews the triggers. Where no column names what is cached, as of lists and of keys with a scope, the key is null: each change
 -- names the kind as a whole.
-create function follow(followed regclass, kind text, key text) returns void
+create function follow(followed regclass, kind text, key text, param text default null) returns void
 language plpgsql set search_path from current as $follow$
 declare
     -- What changes more rows, a statement or a replicated transaction, names the kind as a whole.
@@ -111,12 +112,13 @@ declare
     by_statement text := there || '.' || quote_ident('log_statement_of_' || name);
     by_row text := there || '.' || quote_ident('log_row_of_' || name);
     id text := coalesce(quote_ident(key), quote_literal(''));
-    -- A row's version counts where it surely grows, and where no other row is about the same thing. 0 is below every
-    -- version: whatever a cache has is older.
+    -- A row's version counts where it surely grows, and where no other row is about the same thing, also none of another
+    -- table. 0 is below every version: whatever a cache has is older.
     versioned boolean := exists (
         select from pg_trigger where tgrelid = followed and tgfoid = 'bump_row_version'::regproc)
         and exists (select from pg_index join pg_attribute on attrelid = indrelid and attnum = indkey[0]
-        where indrelid = followed and indisunique and indnkeyatts = 1 and indpred is null and attname = key);
+        where indrelid = followed and indisunique and indnkeyatts = 1 and indpred is null and attname = key)
+        and not exists (select from pg_trigger where tgname = 'cache_log_insert_' || kind and tgrelid <> followed);
     has text := case when versioned then 'version' else '0::bigint' end;
     had text := case when versioned then 'version + 1' else '0::bigint' end;
     body text;
@@ -125,7 +127,7 @@ declare
 begin
     if name is null then
         raise exception '% is no ordinary table: only those can be followed', followed;
-    elsif octet_length('log_statement_of_' || name) > 63 or concat(there, name, key) like '%{%' then
+    elsif octet_length('log_statement_of_' || name) > 63 or concat(there, name, key, param) like '%{%' then
         raise exception 'the names of % and of the kind % are too long, or have braces', followed, kind;
     end if;
 
@@ -181,7 +183,7 @@ begin
     for word, meaning in values
         ('{counter}', quote_literal('cache_log.rows_' || md5(by_row))), ('{most}', most), ('{has}', has), ('{had}', had),
         ('{by_statement}', by_statement), ('{by_row}', by_row), ('{here}', here), ('{id}', id), ('{kind}', quote_literal(kind)),
-        ('{param}', quote_nullable(key))
+        ('{param}', quote_nullable(case when key is not null then coalesce(param, key) end))
     loop
         body := replace(body, word, meaning);
     end loop;

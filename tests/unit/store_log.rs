@@ -241,6 +241,23 @@ async fn a_table_with_keys_of_any_kind_can_be_followed() {
 }
 
 #[tokio::test]
+async fn what_is_cached_of_several_tables_is_named_by_each_and_their_versions_are_not_compared() {
+    let mut setup = Setup::new().await;
+    setup
+        .run(
+            "create table members (user_id bigint primary key, version bigint not null default 0);
+             create trigger members_version before insert or update on members
+                 for each row execute function bump_row_version();
+             select follow('members', 'user', 'user_id', 'id')",
+        )
+        .await;
+    setup.changes().await;
+    setup.run("insert into members values (7)").await;
+    let user = CacheKey::builder("user").param("id", 7).build();
+    assert_eq!(setup.changes().await, [Change { what: Changed::Key(user.hash()), version: 0 }]);
+}
+
+#[tokio::test]
 async fn where_no_column_names_what_is_cached_each_change_names_the_kind() {
     let mut setup = Setup::new().await;
     setup.run("select follow('users', 'page of users', null)").await;

@@ -66,7 +66,7 @@ struct Link {
 
 impl Reader {
     pub fn new(store: Store, opened: Arc<SetOnce<()>>) -> Self {
-        let mut config = DatabaseConfig { command_timeout: DEADLINE, ..(*store.config).clone() };
+        let mut config = own(&store);
         // One plan for all reads, by the index: what statistics say of a table that is always being emptied is wrong.
         let options = config.url.get_options().unwrap_or_default();
         let plans = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off";
@@ -91,7 +91,14 @@ impl Reader {
     async fn read(&mut self) -> Result<LogRead, StoreError> {
         let link = match self.link.take().filter(|link| !link.client.is_closed()) {
             Some(link) => link,
-            None => Link::connect(&self.config, self.id).await?,
+            None => match Link::connect(&self.config, self.id).await {
+                // Said by poolers that pass on only the settings they know. Then each read is planned as usual.
+                Err(error) if error.to_string().contains("unsupported startup parameter") => {
+                    self.config = own(&self.store);
+                    Link::connect(&self.config, self.id).await?
+                }
+                connected => connected?,
+            },
         };
         let link = self.link.insert(link);
         if link.registered.elapsed() >= REGISTRATION {
@@ -188,6 +195,11 @@ impl Link {
 struct Anchor {
     snapshot: String,
     position: i64,
+}
+
+/// The settings of a connection whose statements the server ends at the deadline.
+fn own(store: &Store) -> DatabaseConfig {
+    DatabaseConfig { command_timeout: DEADLINE, ..(*store.config).clone() }
 }
 
 async fn within<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
