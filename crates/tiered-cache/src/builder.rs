@@ -53,8 +53,8 @@ impl Builder {
     /// The shared tier and its bus, used together with a log. Without them there is no L2, and others hear of writes by the
     /// log alone.
     pub fn remote(mut self, remote: Arc<dyn Remote>, bus: Box<dyn Bus>) -> Self {
-        let (part, metrics) = (Part::looked_at("the shared tier"), self.inner.metrics.clone());
-        self.inner.shared = Some(Shared { remote, part, metrics });
+        let (part, bus_part) = (Part::looked_at("the shared tier"), Part::used("the bus"));
+        self.inner.shared = Some(Shared { remote, part, bus: bus_part, metrics: self.inner.metrics.clone() });
         self.bus = Some(bus);
         self
     }

@@ -17,7 +17,7 @@ pub struct CacheHealth {
     pub log_lag: Duration,
     /// Why the log can't be read.
     pub log_error: Option<Arc<str>>,
-    /// Why the shared tier isn't used, in its own words; `None` also where there is none.
+    /// Why the shared tier or its bus can't be used, in its own words; `None` also where there is none.
     pub unfit: Option<Arc<str>>,
     /// Time since the last answered read of the bus was sent; zero without a shared tier.
     pub bus_lag: Duration,
@@ -42,7 +42,7 @@ impl Inner {
             fence_open: self.fence.is_open(now),
             log_lag: if self.log.is_some() { since(heard.log) } else { Duration::ZERO },
             log_error: self.log_part.reason(),
-            unfit: self.shared.as_ref().and_then(|shared| shared.part.reason()),
+            unfit: self.shared.as_ref().and_then(|shared| shared.part.reason().or_else(|| shared.bus.reason())),
             bus_lag: if self.shared.is_some() { since(heard.bus) } else { Duration::ZERO },
             l3_breaker_open: self.l3.as_ref().is_some_and(|l3| !l3.part.is_well()),
             loads: self.gate.in_use(),

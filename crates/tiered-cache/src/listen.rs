@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Weak;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::Span;
 
 use crate::inner::Inner;
@@ -14,12 +15,21 @@ use crate::remote::{Batch, Bus};
 
 /// The first and the longest pause after what may come again at once; each is twice the one before.
 const PAUSE: Range<Duration> = Duration::from_millis(20)..Duration::from_millis(500);
+/// A bus that can't be read for so long, though the tier is well, is worth a word.
+const DEAF: Duration = Duration::from_secs(2);
 
 pub(crate) async fn bus(inner: Weak<Inner>, mut bus: Box<dyn Bus>) {
-    let (mut lost, mut pause) = (false, PAUSE.start);
+    let (mut lost, mut pause, mut deaf) = (false, PAUSE.start, None);
     loop {
         let read = bus.next().await;
         let Some(inner) = inner.upgrade() else { return };
+        deaf = if read.is_ok() { None } else { deaf.or(Some(Instant::now())) };
+        // A tier that can't be used as a whole tells that itself.
+        if let Some(shared) = &inner.shared
+            && deaf.is_none_or(|since| since.elapsed() >= DEAF && shared.part.is_well())
+        {
+            shared.bus.look(&read);
+        }
         let smooth = match read {
             Ok(batch) => {
                 if std::mem::take(&mut lost) {

@@ -15,6 +15,8 @@ use crate::{Remote, RemoteError};
 pub(crate) struct Shared {
     pub(crate) remote: Arc<dyn Remote>,
     pub(crate) part: Part,
+    /// Only told of: what the bus doesn't say, the log does.
+    pub(crate) bus: Part,
     pub(crate) metrics: CacheMetrics,
 }
 

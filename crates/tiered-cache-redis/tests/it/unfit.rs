@@ -161,6 +161,23 @@ async fn rights_that_are_missing_or_taken_away_are_told_and_make_nobody_stale() 
 }
 
 #[tokio::test]
+async fn a_bus_that_cannot_be_read_is_told_once_and_makes_nobody_stale() {
+    let (server, site, warnings) = (devkit::Redis::start().await.unwrap(), Site::new(), Warnings::default());
+    let _listening = tracing::subscriber::set_default(warnings.clone());
+    let url = user(&server, &["~{cache}:*", "+@all", "-@transaction"]).await;
+    let (a, b) = (site.begin(url.clone()), site.begin(url));
+    for cache in [&a, &b] {
+        until(|| is_denied(cache)).await;
+    }
+    a_write_is_seen(&site, &a, &b).await;
+    site.fills(&a).await;
+    assert_eq!(warnings.all().len(), 2, "one of each cache: {:?}", warnings.all());
+
+    user(&server, &["+@all"]).await;
+    until(|| is_used(&a) && is_used(&b)).await;
+}
+
+#[tokio::test]
 async fn a_right_that_pulses_do_not_need_is_missed_once_however_well_they_go() {
     let (server, site, warnings) = (devkit::Redis::start().await.unwrap(), Site::new(), Warnings::default());
     let a = site.cache(user(&server, &["~{cache}:*", "+@all"]).await).await;
