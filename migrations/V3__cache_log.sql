@@ -20,6 +20,8 @@ create table cache_log (
 with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
     autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 50000);
 
+-- A publication of all tables would refuse the removal of old entries otherwise.
+alter table cache_log replica identity full;
 create index cache_log_xid on cache_log (xid);
 -- Whoever may write a followed table writes here, too; an entry only makes replicas forget.
 grant insert on cache_log to public;
@@ -73,7 +75,12 @@ begin
             version bigint := nextval('HERE.row_version');
         begin
             while version <= last loop
-                perform setval('HERE.row_version', greatest(last, last_value)) from HERE.row_version;
+                -- Whoever may delete could use the sequence up.
+                if last > 1::bigint << 51 then
+                    raise exception 'no version: %', last;
+                end if;
+                -- With room for what others draw meanwhile.
+                perform setval('HERE.row_version', greatest(last, last_value) + 1000) from HERE.row_version;
                 version := nextval('HERE.row_version');
             end loop;
             return version;
@@ -121,6 +128,7 @@ declare
         and not exists (select from pg_trigger where tgname = 'cache_log_insert_' || kind and tgrelid <> followed);
     has text := case when versioned then 'version' else '0::bigint' end;
     had text := case when versioned then 'version + 1' else '0::bigint' end;
+    type regtype;
     body text;
     word text;
     meaning text;
@@ -131,8 +139,23 @@ begin
         raise exception 'the names of % and of the kind % are too long, or have braces', followed, kind;
     end if;
 
+    -- Their triggers don't see what is written through their relatives.
+    if exists (select from pg_inherits where followed in (inhrelid, inhparent)) then
+        raise exception '% inherits, or is inherited from: it can''t be followed', followed;
+    end if;
+    if key is not null then
+        select coalesce(nullif(typbasetype, 0), pg_type.oid) into type from pg_attribute join pg_type on pg_type.oid = atttypid
+        where attrelid = followed and attname = key and not attisdropped and attgenerated <> 'v';
+        -- Others are written differently by each session, as times are.
+        if type is null or not (type = any ('{smallint,integer,bigint,numeric,text,varchar,uuid,boolean}'::regtype[])
+            or exists (select from pg_type where oid = type and typtype = 'e')) then
+            raise exception '% can''t be followed by %: that is no number, text, uuid, boolean or enum it stores', followed, key;
+        end if;
+    end if;
+
     body := $body$
         create or replace function {by_statement}() returns trigger language plpgsql as $$
+        #variable_conflict use_column
         begin
             if tg_op = 'TRUNCATE' then
                 insert into {here}.cache_log (kind) values ({kind});
@@ -156,6 +179,7 @@ begin
         $$;
 
         create or replace function {by_row}() returns trigger language plpgsql as $$
+        #variable_conflict use_column
         declare
             rows int := coalesce(nullif(current_setting({counter}, true), ''), '0')::int + 1;
         begin

@@ -204,75 +204,6 @@ async fn things_that_are_no_rows_are_told_by_their_hashes() {
 }
 
 #[tokio::test]
-async fn a_table_with_keys_of_any_kind_can_be_followed() {
-    let mut setup = Setup::new().await;
-    setup
-        .run(
-            r#"
-        create table "Of Teams" ("the key" uuid primary key);
-        select follow('"Of Teams"', 'team of ''KIND''', 'the key');
-        create table notes (slug text primary key, about bigint, version bigint not null default 9);
-        select follow('notes', 'note', 'slug');
-        select follow('notes', 'shelf', 'about');
-        create schema "Other";
-        create table "Other".notes (about bigint, version bigint not null default 9);
-        select follow('"Other".notes', 'topic', 'about')"#,
-        )
-        .await;
-    setup.changes().await;
-    setup
-        .run(
-            r#"
-        insert into "Of Teams" values ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11');
-        insert into notes values ('x ''y" z', 7);
-        insert into "Other".notes values (8), (null)"#,
-        )
-        .await;
-    let team = CacheKey::builder("team of 'KIND'").param("the key", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11").build();
-    let note = CacheKey::builder("note").param("slug", "x 'y\" z").build();
-    let shelf = CacheKey::builder("shelf").param("about", 7).build();
-    let topic = CacheKey::builder("topic").param("about", 8).build();
-    let mut wanted =
-        [team, note, shelf, topic].map(|key| key.hash()).map(|hash| Change { what: Changed::Key(hash), version: 0 });
-    let mut told = setup.changes().await;
-    told.sort_by_key(hash);
-    wanted.sort_by_key(hash);
-    assert_eq!(told, wanted, "versions that nobody counts up are none");
-}
-
-#[tokio::test]
-async fn what_is_cached_of_several_tables_is_named_by_each_and_their_versions_are_not_compared() {
-    let mut setup = Setup::new().await;
-    setup
-        .run(
-            "create table members (user_id bigint primary key, version bigint not null default 0);
-             create trigger members_version before insert or update on members
-                 for each row execute function bump_row_version();
-             select follow('members', 'user', 'user_id', 'id')",
-        )
-        .await;
-    setup.changes().await;
-    setup.run("insert into members values (7)").await;
-    let user = CacheKey::builder("user").param("id", 7).build();
-    assert_eq!(setup.changes().await, [Change { what: Changed::Key(user.hash()), version: 0 }]);
-}
-
-#[tokio::test]
-async fn where_no_column_names_what_is_cached_each_change_names_the_kind() {
-    let mut setup = Setup::new().await;
-    setup.run("select follow('users', 'page of users', null)").await;
-    setup.changes().await;
-    for change in [&insert("1, 2"), "update users set id = 7 where id = 1", "delete from users where id = 7"] {
-        setup.run(change).await;
-        assert!(setup.changes().await.contains(&whole("page of users")), "{change}");
-    }
-    setup.run("set session_replication_role = replica; update users set name = 'b'").await;
-    assert!(setup.changes().await.contains(&whole("page of users")));
-    setup.run("update users set name = 'c' where id = 99").await;
-    assert_eq!(setup.changes().await, [], "nothing changed");
-}
-
-#[tokio::test]
 async fn a_reader_that_misses_what_was_removed_is_told_so() {
     let mut setup = Setup::new().await;
     setup.run(&insert("1, 5")).await;
@@ -394,5 +325,7 @@ async fn triggers_that_a_restore_switched_are_noticed_and_following_again_mends_
 
 #[path = "store_log_readers.rs"]
 mod readers;
+#[path = "store_log_tables.rs"]
+mod tables;
 #[path = "store_log_writers.rs"]
 mod writers;

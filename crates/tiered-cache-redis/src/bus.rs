@@ -86,14 +86,18 @@ impl RedisBus {
     /// Goes to the end of the stream. What came before is made up for by the log.
     async fn join(&mut self, to: &mut MultiplexedConnection, keys: Arc<Keys>) -> Result<Batch, RemoteError> {
         let sent_at = Instant::now();
+        // Not as a transaction: redis 1.8.1's connection panics when Redis refuses to begin one. What is added between the
+        // two is known by its own number.
         let mut both = redis::pipe();
-        both.atomic().cmd("HMGET").arg(keys.state()).arg(&["id", "sequence"]);
+        both.cmd("HMGET").arg(keys.state()).arg(&["id", "sequence"]);
         // The stream itself knows its end, also where the state was lost.
         both.cmd("XREVRANGE").arg(keys.bus()).arg("+").arg("-").arg("COUNT").arg(1);
         type Ends = (End, StreamRangeReply);
         let ((id, sequence), newest): Ends = within(both.query_async(to)).await?;
-        let last = newest.ids.into_iter().next().map_or_else(|| "0-0".to_owned(), |newest| newest.id);
-        let sequence = sequence.unwrap_or(0);
+        let newest = newest.ids.into_iter().next();
+        let number = newest.as_ref().and_then(|newest| u64::from_redis_value_ref(newest.map.get("s")?).ok());
+        let last = newest.map_or_else(|| "0-0".to_owned(), |newest| newest.id);
+        let sequence = sequence.max(number).unwrap_or(0);
         let position = Position { keys, id, sequence, last, joined: true, unproven: false };
         let reached = self.position.insert(position).reached();
         Ok(Batch { sent_at, notices: Vec::new(), gap: true, caught_up: true, reached })

@@ -34,8 +34,6 @@ struct Follower {
     identity: Option<u64>,
     /// What this replica last cleaned the shared tier up to; 0: nothing.
     cleaned: u64,
-    /// The position of the last read of the log that was part of that.
-    done: u64,
     /// The position from which on this replica, as the courier, has told the blind all that the log says.
     telling: Option<u64>,
     /// Some replica can't read the log: pulses are given more often.
@@ -166,7 +164,8 @@ impl Follower {
     async fn clean(&mut self, inner: &Inner, remote: &dyn Remote, beat: &Beat) -> Result<(), RemoteError> {
         let Some(log) = inner.heard().log else { return Ok(()) };
         let own = self.cleaned > 0 && self.cleaned == beat.cleaned;
-        let mut unclean = inner.recent.unclean(if own { self.done } else { beat.cleaned });
+        // Also what was cleaned in the turn before: a failover may have lost that, and positions stand still in idle times.
+        let mut unclean = inner.recent.unclean(beat.cleaned);
         let mut tell = None;
         if beat.blind && !unclean.all {
             // What others cleaned meanwhile wasn't told by this replica.
@@ -187,7 +186,7 @@ impl Follower {
         };
         self.telling = None;
         remote.clean(&cleaning).await?;
-        (self.cleaned, self.done) = (unclean.to, unclean.done);
+        self.cleaned = unclean.to;
         self.telling = tell;
         Ok(())
     }

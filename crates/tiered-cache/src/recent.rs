@@ -90,9 +90,10 @@ impl Recent {
         memory.trim(now);
     }
 
-    /// Whether this change, or a later one of the key, was applied already.
+    /// Whether this change was applied already. Versions are drawn before rows are visible, so that of a later change may be
+    /// the lower one: of a row that waited for the deletion of another one with its key.
     pub(crate) fn knows(&self, hash: u128, version: u64) -> bool {
-        version > 0 && lock(&self.0).newest.get(&hash).is_some_and(|newest| newest.version >= version)
+        version > 0 && lock(&self.0).newest.get(&hash).is_some_and(|newest| newest.version == version)
     }
 
     /// Whether a newer version than this is known.

@@ -46,15 +46,16 @@ pub const DROP_ANCHOR: &str = "
 update cache_log_state set anchor_snapshot = $1::text::pg_snapshot, anchor_position = $2, anchor_identity = $3,
     anchored_at = now()
 where anchored_at < now() - interval '10 seconds'";
-/// How the log is, and which tables have lost a trigger of it, as by `alter table … enable trigger all`.
+/// How the log is, and of which tables a trigger of it, or the one that counts versions, is off or on in the wrong sessions, as
+/// after `alter table … enable trigger all`.
 pub const SURVEY: &str = "
 select pg_stat_get_live_tuples('cache_log'::regclass) as rows,
     (select extract(epoch from clock_timestamp() - written_at)::float8 from cache_log
         where xid >= (select pruned_to from cache_log_state) order by xid limit 1) as oldest,
     (select string_agg(distinct tgrelid::regclass::text, ', ') from pg_trigger where tgname like 'cache\\_log\\_%'
         and tgenabled <> case when tgname like 'cache\\_log\\_replay\\_%' then 'R'
-            when tgname like 'cache\\_log\\_truncate\\_%' then 'A' else 'O' end)
-        as unfollowed";
+            when tgname like 'cache\\_log\\_truncate\\_%' then 'A' else 'O' end
+        or tgfoid = 'bump_row_version'::regproc and tgenabled not in ('O', 'A')) as unfollowed";
 
 #[derive(Default)]
 pub struct Upkeep {
@@ -113,6 +114,9 @@ struct Work {
 impl Work {
     async fn run(&self) -> Result<(), StoreError> {
         let store = &self.store;
+        // First, so that it is known whatever of the rest fails.
+        let rows = store.query("log_upkeep", SURVEY, &[]).await?;
+        rows.iter().for_each(|row| self.report(row));
         store.query("log_upkeep", DROP_OUT, &[]).await?;
         store.query("log_upkeep", REMOVE_FOREIGN, &[]).await?;
         if let Some(head) = &self.anchor {
@@ -124,8 +128,6 @@ impl Work {
             let removed = async || store.query("log_upkeep", PRUNE, &[&below, &LOCK, &BATCH]).await;
             while removed().await?.first().is_some_and(|row| row.get::<_, i64>(0) == BATCH) {}
         }
-        let rows = store.query("log_upkeep", SURVEY, &[]).await?;
-        rows.iter().for_each(|row| self.report(row));
         Ok(())
     }
 
