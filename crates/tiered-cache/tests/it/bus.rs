@@ -189,3 +189,21 @@ async fn a_notice_of_a_whole_kind_removes_all_of_it_and_nothing_else() {
     world.say(&[Change { what: Changed::Kind(tiered_cache::slot("user")), version: 0 }]);
     until(|| b.in_l1().is_none()).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_failover_that_loses_a_cleaning_after_an_idle_time_makes_nobody_old() {
+    let (world, source) = (World::new(), Source::new());
+    let a = Replica::new(&world, &source).await;
+    a.get().await.unwrap();
+    until(|| a.is_well() && world.cleaned() > 0).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert!(world.has_value(key(1).hash()), "stored");
+    let before = world.snapshot();
+    source.plain_write();
+    // The courier removes it.
+    until(|| !world.has_value(key(1).hash())).await;
+    world.fail_over_to(&before);
+    assert!(world.has_value(key(1).hash()), "the old one is back");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(a.get().await.unwrap().entry.version, 2, "old value of L2 30 s after the write");
+}

@@ -275,10 +275,11 @@ impl LogReader for Reader {
         let place = self.place;
         let mut read = at.ask(["log", "log/seen"], move |data| data.see(place, sent_at)).await?;
         let (name, identity, end) = (self.name, read.0.identity, read.1);
+        let idle = read.0.changes.is_empty() && read.0.anew_since.is_none();
         let drawn = at.ask(["log/draw", "log/after"], move |data| {
             data.readers.insert(name, sent_at);
             data.commits.iter_mut().for_each(Commit::see);
-            (data.identity == identity).then(|| (data.draw(), data.readers()))
+            (data.identity == identity).then(|| (if idle { data.turn } else { data.draw() }, data.readers()))
         });
         let Some((position, readers)) = drawn.await? else { return Err(Arc::new(SourceDown)) };
         self.place = Some((identity, end));
