@@ -76,6 +76,8 @@ async fn when_the_courier_dies_another_goes_on_where_it_was() {
             assert!(b.get().await.unwrap().entry.version == version);
             tokio::time::sleep(Duration::from_secs(1)).await;
             let cleaned = world.cleaned();
+            // Positions stand still while nobody writes.
+            source.plain_write();
             until(|| world.cleaned() > cleaned).await;
             dead.link.set(None);
             until(|| dead.is_well()).await;
