@@ -67,7 +67,7 @@ take_hold() {
 }
 let_go() {
     set +e
-    eval "exec $held_through>&-"
+    exec {held_through}>&-
     wait "$held_by" 2>/dev/null
 }
 # shellcheck disable=SC2016

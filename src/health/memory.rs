@@ -65,17 +65,13 @@ impl Memory {
 /// The group that is closest to its limit; without any limit, the innermost. A container without a cgroup namespace
 /// sees the host's path but only its own group, at the root.
 fn read(root: &Path, path: &str, host: Option<u64>, files: [&str; 3]) -> Option<Memory> {
-    let around = Path::new(path.trim_start_matches('/')).ancestors();
-    let mut own = true;
-    let groups: Vec<_> = around
-        .filter_map(|group| {
-            let cached: &[&str] =
-                if own { &["inactive_file"] } else { &["inactive_file", "active_file", "slab_reclaimable"] };
-            let memory = one(&root.join(group), host, files, cached)?;
-            own = false;
-            Some(memory)
-        })
-        .collect();
+    let mut groups = Vec::new();
+    for group in Path::new(path.trim_start_matches('/')).ancestors() {
+        // The first is its own.
+        let cached: &[&str] =
+            if groups.is_empty() { &["inactive_file"] } else { &["inactive_file", "active_file", "slab_reclaimable"] };
+        groups.extend(one(&root.join(group), host, files, cached));
+    }
     // The last of equals is taken.
     groups.into_iter().rev().max_by(|a, b| a.percent().partial_cmp(&b.percent()).unwrap_or(Ordering::Equal))
 }

@@ -188,9 +188,12 @@ impl Volume {
         String::from_utf8(output(&[&["exec", &new], &psql[..]].concat()).await.stdout).unwrap()
     }
 
-    async fn until_rows_flow(&self) {
+    /// A script in a group of its own, as soon as rows flow.
+    async fn copying(&self, command: &mut Command) -> Child {
+        let running = command.process_group(0).spawn().unwrap();
         let flow = async || self.of_the_new("select count(*) from pg_stat_progress_copy").await == "1\n";
         wait_until("rows flow", LIMIT, flow).await.unwrap();
+        running
     }
 }
 
@@ -276,8 +279,7 @@ async fn an_upgrade_that_is_killed_loses_nothing_and_is_begun_again() {
     let volume = Volume::old().await;
     let before = volume.snapshot(false).await;
 
-    let mut running = script(&[&volume.name]).stdout(Stdio::null()).process_group(0).spawn().unwrap();
-    volume.until_rows_flow().await;
+    let mut running = volume.copying(script(&[&volume.name]).stdout(Stdio::null())).await;
     signal(&running, "-KILL").await;
     assert!(running.wait().await.unwrap().signal().is_some());
     volume.all_ended().await;
@@ -304,8 +306,7 @@ async fn an_upgrade_that_is_interrupted_accepts_nothing_and_has_the_volume_to_it
     let volume = Volume::old().await;
     let before = volume.snapshot(false).await;
 
-    let mut running = script(&[&volume.name]).stdout(Stdio::null()).process_group(0).spawn().unwrap();
-    volume.until_rows_flow().await;
+    let mut running = volume.copying(script(&[&volume.name]).stdout(Stdio::null())).await;
     signal(&running, "-INT").await;
     assert_eq!(running.wait().await.unwrap().code(), Some(130));
     assert_eq!(volume.at_work(true).await, Vec::<String>::new());
@@ -343,9 +344,7 @@ async fn an_upgrade_that_is_interrupted_accepts_nothing_and_has_the_volume_to_it
 #[tokio::test]
 async fn an_upgrade_whose_terminal_is_gone_ends_its_servers() {
     let volume = Volume::old().await;
-    let mut running =
-        script(&[&volume.name]).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
-    volume.until_rows_flow().await;
+    let mut running = volume.copying(script(&[&volume.name]).stdout(Stdio::piped()).stderr(Stdio::piped())).await;
     drop((running.stdout.take(), running.stderr.take()));
     signal(&running, "-TERM").await;
     assert_eq!(running.wait().await.unwrap().code(), Some(143));
