@@ -40,7 +40,8 @@ ENTRYPOINT ["/plinth"]
 FROM gcr.io/distroless/cc-debian13:nonroot AS base
 
 # What the program stands on: Debian's C library, certificates and time zones. The base has OpenSSL and the libraries of
-# C++ and OpenMP too, which nothing here uses: they go, and their entries in the list of packages that scanners read.
+# C++ and OpenMP too, which nothing here uses: they go, and their entries in the list of packages that scanners read. So do
+# the C library's tables of character sets, which only `iconv` reads.
 FROM rust AS root
 WORKDIR /slim
 COPY --from=base / ./
@@ -49,7 +50,8 @@ RUN set -- libgomp1 libssl3t64 libstdc++6 libzstd1 zlib1g \
     && while read -r file; do [ -d ".$file" ] && [ ! -L ".$file" ] || rm -f ".$file"; done </tmp/files \
     && printf 'Package: %s\n' "$@" >/tmp/packages \
     && grep -lxFf /tmp/packages var/lib/dpkg/status.d/* >/tmp/entries \
-    && while read -r entry; do rm -f "$entry" "$entry.md5sums"; done </tmp/entries
+    && while read -r entry; do rm -f "$entry" "$entry.md5sums"; done </tmp/entries \
+    && rm -rf usr/lib/*-linux-gnu/gconv
 
 FROM scratch
 COPY --from=root /slim/ /

@@ -23,12 +23,12 @@ state() {
 
 # Bytes that the old data take, and that are free.
 sizes() {
-    clear_up
-    [ -z "$(ls -A pg_tblspc)" ] || { echo "tablespaces outside of the volume can't be upgraded by this" >&2; exit 1; }
+    local tablespaces
+    rm -rf .upgrade-*
+    tablespaces=$(ls -A pg_tblspc)
+    [ -z "$tablespaces" ] || { echo "tablespaces outside of the volume can't be upgraded by this" >&2; exit 1; }
     echo "$(du --summarize --block-size=1 . | cut -f 1) $(df --block-size=1 --output=avail . | tail -n 1)"
 }
-
-clear_up() { rm -rf .upgrade-*; }
 
 prepare() {
     mkdir -m 700 "$1" "$1/old" "$1/new"
@@ -36,11 +36,21 @@ prepare() {
     echo "local all all trust" >"$1/hba.conf"
 }
 
+superuser() {
+    local super
+    super=$(sql "${old[@]}" --dbname=template1 --command="select rolsuper from pg_roles where rolname = current_user")
+    [ "$super" = t ]
+}
+
+# The names of all, when everything in them can be copied.
 databases() {
-    local closed
+    local closed prepared
     closed=$(sql "${old[@]}" --dbname=template1 --command="
         select datname from pg_database where not datallowconn and datname <> 'template0'")
     [ -z "$closed" ] || { echo "let this database accept connections, or drop it: $closed" >&2; exit 1; }
+    prepared=$(sql "${old[@]}" --dbname=template1 --command="
+        select format('%L in the database %s', gid, database) from pg_prepared_xacts")
+    [ -z "$prepared" ] || { echo "commit or roll back what is prepared: $prepared" >&2; exit 1; }
     sql "${old[@]}" --dbname=template1 --command="select datname from pg_database where datname <> 'template0' order by 1"
 }
 
@@ -83,7 +93,8 @@ compare() {
     same
 }
 
-# Names of everything, each table's rows with a sum over their content that knows no order, each sequence's state.
+# Names of everything, each table's rows with a sum over their content that knows no order, each sequence's state. Of
+# large objects what isn't zero, since 18 has pages where 15 has gaps.
 compare_database() {
     local query
     query=$(cat <<'SQL'
@@ -95,10 +106,14 @@ order by nspname, relname;
 
 select format('select %L, count(*), sum(hashtextextended((x.*)::text, 0)) from only %I.%I x', oid::regclass, nspname, relname)
 from (select c.oid, nspname, relname from pg_class c join pg_namespace n on n.oid = relnamespace
-    where relkind = 'r' and nspname !~ '^pg_' and nspname <> 'information_schema'
-    union select 'pg_largeobject'::regclass, 'pg_catalog', 'pg_largeobject') as tables
+    where relkind = 'r' and nspname !~ '^pg_' and nspname <> 'information_schema') as tables
 order by nspname, relname
 \gexec
+
+select 'large objects', count(*), sum(hashtextextended(object::text, 0))
+from (select m.oid, lomowner::regrole, max(pageno::bigint * 2048 + octet_length(data)) as length,
+        sum(hashtextextended(pageno || encode(rtrim(data, '\x00'), 'hex'), 0)) filter (where rtrim(data, '\x00') <> '')
+    from pg_largeobject_metadata m left join pg_largeobject on loid = m.oid group by m.oid, lomowner) as object;
 
 select format('select %L, last_value, is_called from %I.%I', c.oid::regclass, nspname, relname)
 from pg_class c join pg_namespace n on n.oid = relnamespace
@@ -113,7 +128,7 @@ SQL
 
 # What the old server's files set otherwise than the new one's.
 settings() {
-    local query="select name || ' = ' || setting from pg_file_settings order by 1"
+    local query="select (name || ' = ' || setting) collate \"C\" from pg_file_settings order by 1"
     sql "${old[@]}" --dbname=template1 --command="$query" >/tmp/old
     sql "${new[@]}" --dbname=template1 --command="$query" >/tmp/new
     comm -23 /tmp/old /tmp/new
@@ -134,7 +149,7 @@ accept() {
     sync 18/control-of-15 18 .
     mv --no-target-directory "$1/cluster" 18/docker
     sync 18
-    clear_up
+    rm -rf "$1"
 }
 
 # Last the file that tells what is here, so that it can be run again.

@@ -33,16 +33,17 @@ impl Memory {
     }
 
     /// Of the process's cgroup, by version 2 or else 1, or of one around it that is closer to its own limit: groups
-    /// share the limit of those around them, and the kernel kills at whichever is reached first.
+    /// share the limit of those around them, and the kernel kills at whichever is reached first. Of a group around it
+    /// counts only what can't be given back: a neighbour's caches mustn't make this process unready.
     pub fn of_cgroup(root: &Path, groups: &str, host: Option<u64>) -> Self {
         let v2 = groups.lines().find_map(|line| line.strip_prefix("0::"));
         let v1 = groups.lines().find_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
             controllers.split(',').any(|controller| controller == "memory").then_some(path)
         });
-        let v2 = v2.and_then(|path| read(root, path, host, ["memory.current", "inactive_file", "memory.max"]));
+        let v2 = v2.and_then(|path| read(root, path, host, ["memory.current", "memory.max", ""]));
         let v1 = || {
-            let files = ["memory.usage_in_bytes", "total_inactive_file", "memory.limit_in_bytes"];
+            let files = ["memory.usage_in_bytes", "memory.limit_in_bytes", "total_"];
             read(&root.join("memory"), v1?, host, files)
         };
         v2.or_else(v1).unwrap_or_default()
@@ -64,17 +65,26 @@ impl Memory {
 /// The group that is closest to its limit; without any limit, the innermost. A container without a cgroup namespace
 /// sees the host's path but only its own group, at the root.
 fn read(root: &Path, path: &str, host: Option<u64>, files: [&str; 3]) -> Option<Memory> {
-    let around = Path::new(path.trim_start_matches('/')).ancestors();
-    let groups: Vec<_> = around.filter_map(|group| one(&root.join(group), host, files)).collect();
+    let mut groups = Vec::new();
+    for group in Path::new(path.trim_start_matches('/')).ancestors() {
+        // The first is its own.
+        let cached: &[&str] =
+            if groups.is_empty() { &["inactive_file"] } else { &["inactive_file", "active_file", "slab_reclaimable"] };
+        groups.extend(one(&root.join(group), host, files, cached));
+    }
     // The last of equals is taken.
     groups.into_iter().rev().max_by(|a, b| a.percent().partial_cmp(&b.percent()).unwrap_or(Ordering::Equal))
 }
 
-fn one(group: &Path, host: Option<u64>, [usage, cache, limit]: [&str; 3]) -> Option<Memory> {
+fn one(group: &Path, host: Option<u64>, [usage, limit, all]: [&str; 3], cached: &[&str]) -> Option<Memory> {
     let number = |file: &str| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
     let used = number(usage)?;
     let stat = fs::read_to_string(group.join("memory.stat")).ok()?;
-    let cache: u64 = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse().ok())?;
+    let counter = |line: &str| {
+        let (name, value) = line.strip_prefix(all)?.split_once(' ')?;
+        cached.contains(&name).then(|| value.parse::<u64>().ok())?
+    };
+    let cache: u64 = stat.lines().filter_map(counter).sum();
     // Version 1 has no word for "none": an absurd number stands for it.
     let limit = number(limit).filter(|limit| host.is_none_or(|host| *limit < host));
     Some(Memory { used: Some(used.saturating_sub(cache)), limit })

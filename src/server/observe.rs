@@ -241,17 +241,15 @@ impl<'a> Flight<'a> {
         if let Some(errors) = handles.errors {
             errors.inc();
         }
-        if !self.probe {
-            self.observer.metrics.error_rate.record(status >= 400);
-        }
         if self.context.sampled {
             self.complete_span(route, status);
         } else if !self.probe && (status >= 500 || took >= SLOW) {
             self.observer.telemetry.record_late(|| self.late(route, status, took));
         }
         self.log(route, status, took.as_secs_f64() * 1000.0, internal);
-        // Last, since the stop waits for it.
         if !self.probe {
+            self.observer.metrics.error_rate.record(status >= 400);
+            // Last, since the stop waits for it.
             self.observer.metrics.in_flight.dec();
         }
     }

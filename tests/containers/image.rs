@@ -43,7 +43,7 @@ async fn the_image_says_what_it_is_and_runs_as_an_unprivileged_user() {
 async fn the_image_is_small_and_has_nothing_to_start_but_the_service() {
     let size: u64 = docker(&["inspect", "--format", "{{.Size}}", image().await]).await.parse().unwrap();
     // With the profile `release` it is smaller still.
-    assert!(size < 34_000_000, "{size} bytes");
+    assert!(size < 26_000_000, "{size} bytes");
 
     // Symbolic links in archives are written as `name -> target`.
     let list = exported("tar -tv").await;

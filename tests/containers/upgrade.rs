@@ -8,15 +8,20 @@ use devkit::{Cleanup, wait_until};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::support::{Container, LIMIT, Project, checkout, client, docker, output, succeeded, unique};
 
 /// Besides what the service has: texts that quoting could break, another database, a role with settings, a sequence
-/// that went on, a large object, a changed setting, and a table that takes 18 three seconds to load.
-const FILL: [&str; 3] = [
+/// that went on, large objects (one with gaps, one empty), changed settings (two that locales sort otherwise than bytes),
+/// and a table that takes 18 three seconds to load.
+const FILL: [&str; 7] = [
     r#"create database "odd=name""#,
     "alter system set work_mem = '7MB'",
+    "alter system set ssl = off",
+    "alter system set ssl_min_protocol_version = 'TLSv1.3'",
+    "alter system set port = 6000",
+    "alter system set max_prepared_transactions = 5",
     r#"
     create role "Odd role" login password 'of the odd role';
     alter role "Odd role" set work_mem = '5MB';
@@ -29,6 +34,10 @@ const FILL: [&str; 3] = [
     insert into odd values (null, null, null, '-infinity'), ('', '{}', '', null);
     create index on odd ("x y");
     select lo_from_bytea(0, 'of a large object');
+    select lo_put(lo_create(4242), 1000000, 'x');
+    select lo_put(4242, 0, 'abc');
+    select lo_create(4243);
+    alter large object 4243 owner to "Odd role";
     alter database plinth set default_transaction_read_only = on;
     create function slow() returns boolean language plpgsql as $$ begin
         perform pg_sleep(0.03) where current_setting('server_version_num')::int >= 180000;
@@ -48,7 +57,7 @@ const SNAPSHOT: &str = r#"
     select last_value, is_called from invoices;
     select count(*), md5(string_agg(odd::text, '' order by odd::text collate "C")) from odd;
     select sum(n) from slow;
-    select convert_from(lo_get(oid), 'UTF8') from pg_largeobject_metadata;
+    select oid, lomowner::regrole, md5(lo_get(oid)) from pg_largeobject_metadata order by oid;
     show default_transaction_read_only;
 "#;
 
@@ -135,7 +144,8 @@ impl Volume {
         let tmpfs = ["--tmpfs", "/tmp", "--tmpfs", "/var/run/postgresql:uid=999,gid=999"];
         let rights = ["--init", "--read-only", "--cap-drop", "ALL", "--user", "postgres", "--network", "none"];
         let user = ["--env", "POSTGRES_USER=plinth", "--env", "POSTGRES_PASSWORD=of-15", "--volume", &volume, image];
-        let server = Container::run(&[&rights[..], &tmpfs, &user].concat()).await;
+        let port = ["postgres", "-c", "port=5432"];
+        let server = Container::run(&[&rights[..], &tmpfs, &user, &port].concat()).await;
         let ready = ["exec", &server.name, "pg_isready", "--quiet", "--host=127.0.0.1"];
         wait_until("the server", LIMIT, async || output(&ready).await.status.success()).await.unwrap();
         server
@@ -156,11 +166,34 @@ impl Volume {
         found
     }
 
-    /// Containers of a script that work on it.
-    async fn at_work(&self) -> Vec<String> {
+    /// Containers of a script that work on it; or also those that it left.
+    async fn at_work(&self, left: bool) -> Vec<String> {
         let label = format!("label=plinth.upgrade-postgres={}", self.name);
-        let names = docker(&["ps", "--all", "--filter", &label, "--format", "{{.Names}}"]).await;
+        let running = ["ps", "--filter", &label, "--format", "{{.Names}}"];
+        let names = docker(&[&running[..], if left { &["--all"] } else { &[] }].concat()).await;
         names.lines().map(str::to_owned).collect()
+    }
+
+    /// After a kill nobody else ends them.
+    async fn all_ended(&self) {
+        wait_until("all containers end", LIMIT, async || self.at_work(false).await.is_empty()).await.unwrap();
+    }
+
+    /// What this query says of the new database while a script fills and compares it.
+    async fn of_the_new(&self, query: &str) -> String {
+        let Some(new) = self.at_work(false).await.into_iter().find(|name| name.ends_with("-18")) else {
+            return String::new();
+        };
+        let psql = ["psql", "-XAtq", "-p", "5433", "-U", "plinth", "-d", "plinth", "-c", query];
+        String::from_utf8(output(&[&["exec", &new], &psql[..]].concat()).await.stdout).unwrap()
+    }
+
+    /// A script in a group of its own, as soon as rows flow.
+    async fn copying(&self, command: &mut Command) -> Child {
+        let running = command.process_group(0).spawn().unwrap();
+        let flow = async || self.of_the_new("select count(*) from pg_stat_progress_copy").await == "1\n";
+        wait_until("rows flow", LIMIT, flow).await.unwrap();
+        running
     }
 }
 
@@ -177,6 +210,12 @@ fn disturbed(volume: &Volume, step: &str, instead: &str) -> (Command, TempDir) {
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin", folder.path().display());
     command.env("PATH", path).env("DOCKER", real).process_group(0);
     (command, folder)
+}
+
+/// A signal to a script in a group of its own and to all that it has started, as a terminal's keys send it.
+async fn signal(running: &Child, signal: &str) {
+    let group = format!("-{}", running.id().unwrap());
+    succeeded(Command::new("kill").args([signal, "--", &group]), LIMIT).await;
 }
 
 const KILL: &str = "kill -KILL 0";
@@ -240,42 +279,76 @@ async fn an_upgrade_that_is_killed_loses_nothing_and_is_begun_again() {
     let volume = Volume::old().await;
     let before = volume.snapshot(false).await;
 
-    // While rows flow; the servers go with it, as in a loss of power.
-    let mut running = script(&[&volume.name]).stdout(Stdio::null()).process_group(0).spawn().unwrap();
-    let group = running.id().unwrap();
-    let flows = async || {
-        let Some(new) = volume.at_work().await.into_iter().find(|name| name.ends_with("-18")) else { return false };
-        let psql = ["psql", "-XAtq", "-p", "5433", "-U", "plinth", "-d", "plinth", "-c"];
-        let asked =
-            output(&[&["exec", &new], &psql[..], &["select count(*) from pg_stat_progress_copy"]].concat()).await;
-        asked.stdout.starts_with(b"1")
-    };
-    wait_until("rows flow", LIMIT, flows).await.unwrap();
-    succeeded(Command::new("kill").args(["-KILL", "--", &format!("-{group}")]), LIMIT).await;
+    let mut running = volume.copying(script(&[&volume.name]).stdout(Stdio::null())).await;
+    signal(&running, "-KILL").await;
     assert!(running.wait().await.unwrap().signal().is_some());
-    for one in volume.at_work().await {
-        docker(&["kill", &one]).await;
-    }
+    volume.all_ended().await;
     assert_eq!(volume.snapshot(false).await, before, "after a kill while rows flow");
-
-    // Its servers run on.
-    let (mut command, _folder) = disturbed(&volume, "compare_database plinth", KILL);
-    assert!(ended(&mut command).await.status.signal().is_some());
-    assert_eq!(volume.at_work().await.len(), 2);
 
     // Everything is done but the rename.
     let (mut command, _folder) = disturbed(&volume, "accept", KILL);
     assert!(ended(&mut command).await.status.signal().is_some());
+    volume.all_ended().await;
     assert_eq!(volume.snapshot(false).await, before, "after a kill before the rename");
 
     let (mut command, _folder) = disturbed(&volume, "accept", &format!("\"$DOCKER\" \"$@\"; {KILL}"));
     assert!(ended(&mut command).await.status.signal().is_some());
     upgrade(&[&volume.name]).await.assert(0, "nothing to do");
     assert_eq!(volume.snapshot(true).await, before);
-    assert_eq!(volume.at_work().await, Vec::<String>::new());
+    assert_eq!(volume.at_work(true).await, Vec::<String>::new());
     let mount = format!("{}:/volume", volume.name);
     let files = docker(&["run", "--rm", "--volume", &mount, new_image(), "ls", "-A", "/volume"]).await;
     assert!(files.contains("PG_VERSION") && !files.contains(".upgrade-"), "{files}");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_interrupted_accepts_nothing_and_has_the_volume_to_itself() {
+    let volume = Volume::old().await;
+    let before = volume.snapshot(false).await;
+
+    let mut running = volume.copying(script(&[&volume.name]).stdout(Stdio::null())).await;
+    signal(&running, "-INT").await;
+    assert_eq!(running.wait().await.unwrap().code(), Some(130));
+    assert_eq!(volume.at_work(true).await, Vec::<String>::new());
+
+    // It compares until somebody lets go of a table.
+    let writing = "PGOPTIONS='-c default_transaction_read_only=off' psql -p 5433 -U plinth -d plinth";
+    let lock = "-c 'begin' -c 'lock table odd' -c 'select pg_sleep(300)'";
+    let locks = "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and relation = 'odd'::regclass";
+    let hold = format!(
+        "\"$DOCKER\" exec --detach \"$2\" bash -c \"{writing} {lock}\"
+        until \"$DOCKER\" exec \"$2\" psql -At -p 5433 -U plinth -d plinth -c \"{locks}\" | grep 1; do :; done"
+    );
+    let (mut command, _folder) = disturbed(&volume, "compare_database plinth", &hold);
+    let mut running = command.stdout(Stdio::null()).spawn().unwrap();
+    let waiting = "select count(*) from pg_locks where not granted";
+    wait_until("it compares", LIMIT, async || volume.of_the_new(waiting).await == "1\n").await.unwrap();
+    let at_work = volume.at_work(false).await;
+    for args in [&[&volume.name[..]][..], &["--remove-old", &volume.name]] {
+        upgrade(args).await.assert(1, "is under way");
+    }
+    assert_eq!(volume.at_work(false).await, at_work);
+    signal(&running, "-INT").await;
+    assert_eq!(running.wait().await.unwrap().code(), Some(130));
+    assert_eq!(volume.snapshot(false).await, before);
+
+    // What `docker exec` says when a signal ends it; and a list that can't be made keeps nobody from upgrading.
+    let (mut command, _folder) = disturbed(&volume, "compare_database plinth", "exit 0");
+    Said::of(&ended(&mut command).await).assert(1, "compare_database plinth: not done");
+    let (mut command, _folder) = disturbed(&volume, "settings", "exit 1");
+    Said::of(&ended(&mut command).await).assert(0, "couldn't be compared");
+    assert_eq!(volume.snapshot(true).await, before);
+}
+
+/// Nobody reads what it says any more.
+#[tokio::test]
+async fn an_upgrade_whose_terminal_is_gone_ends_its_servers() {
+    let volume = Volume::old().await;
+    let mut running = volume.copying(script(&[&volume.name]).stdout(Stdio::piped()).stderr(Stdio::piped())).await;
+    drop((running.stdout.take(), running.stderr.take()));
+    signal(&running, "-TERM").await;
+    assert_eq!(running.wait().await.unwrap().code(), Some(143));
+    assert_eq!(volume.at_work(true).await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -290,14 +363,29 @@ async fn a_copy_that_differs_is_not_taken_and_a_volume_that_is_not_fit_is_refuse
     let volume = Volume::old().await;
     let before = volume.snapshot(false).await;
     upgrade(&["--remove-old", &volume.name]).await.assert(1, "isn't upgraded");
+    let server = volume.server(old_image().await, "/data").await;
+    sql(&server.name, "postgres", "begin; create table half (); prepare transaction 'of nobody'").await;
+    volume.stop(server).await;
+    upgrade(&[&volume.name]).await.assert(1, "'of nobody' in the database postgres");
+    let server = volume.server(old_image().await, "/data").await;
+    sql(&server.name, "postgres", "rollback prepared 'of nobody'").await;
+    volume.stop(server).await;
+    Said::of(&ended(script(&[&volume.name]).env("POSTGRES_USER", "somebody")).await).assert(1, "set POSTGRES_USER");
+    // As 18 makes it where it is started once as it comes, without compose.
+    let write = format!("{}:/volume", volume.name);
+    let folder = "mkdir -p /volume/18/docker && touch /volume/18/docker/file";
+    docker(&["run", "--rm", "--user", "root", "--volume", &write, new_image(), "bash", "-c", folder]).await;
+    upgrade(&[&volume.name]).await.assert(1, "the folder 18");
+    docker(&["run", "--rm", "--user", "root", "--volume", &write, new_image(), "rm", "/volume/18/docker/file"]).await;
+
     let change = "PGOPTIONS='-c default_transaction_read_only=off' psql -p 5433 -U plinth -d plinth";
     let change = format!("\"$DOCKER\" exec \"$2\" bash -c \"{change} -c 'update slow set n = n + 1 where n = 7'\"");
     let (mut command, _folder) = disturbed(&volume, "compare_database plinth", &change);
     Said::of(&ended(&mut command).await).assert(1, "15 (<) and 18 (>) differ:");
-    assert_eq!(volume.at_work().await, Vec::<String>::new());
+    assert_eq!(volume.at_work(true).await, Vec::<String>::new());
     assert_eq!(volume.snapshot(false).await, before);
 
-    upgrade(&[&volume.name]).await.assert(0, "work_mem = 7MB");
+    upgrade(&[&volume.name]).await.assert(0, "ssl_min_protocol_version = TLSv1.3\nwork_mem = 7MB");
     assert_eq!(volume.snapshot(true).await, before);
     // Back to 15: each has then what the other lacks, and nobody but a person can choose.
     volume.snapshot(false).await;

@@ -8,6 +8,9 @@ use devkit::versions;
 /// Where images and versions are named; of folders, in every file.
 const PLACES: [&str; 8] = ["Dockerfile", "README.md", "compose.yaml", ".ci", "crates", "docker", "docs", "tests"];
 
+/// Where images may be named that only older data need.
+const OLD: &str = ".ci/run";
+
 #[test]
 fn generated_names_of_images_and_versions_are_those_of_the_one_file() {
     let mut wrong = Vec::new();
@@ -17,7 +20,7 @@ fn generated_names_of_images_and_versions_are_those_of_the_one_file() {
         let Ok(text) = std::fs::read_to_string(file) else { continue };
         // Digests are for what is run; who reads wants the tag.
         let prose = file.extension().is_some_and(|extension| extension == "md" || extension == "rs");
-        let (wanted, changes) = corrected(&text, prose);
+        let (wanted, changes) = corrected(&text, prose, file.ends_with(OLD));
         if changes.is_empty() {
             continue;
         }
@@ -32,7 +35,7 @@ fn generated_names_of_images_and_versions_are_those_of_the_one_file() {
 
 #[test]
 fn every_image_that_is_run_stands_in_the_one_file() {
-    let known: Vec<&str> = versions::all().map(|(_, value)| value).collect();
+    let known: Vec<&str> = listed(false).collect();
     let mut count = 0;
     for file in files(&checkout("docker")).into_iter().chain([checkout("Dockerfile"), checkout("compose.yaml")]) {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
@@ -44,6 +47,14 @@ fn every_image_that_is_run_stands_in_the_one_file() {
         }
     }
     assert!(count > 20, "only {count} images were found");
+}
+
+#[test]
+fn an_image_that_only_older_data_need_is_run_nowhere_else() {
+    let old = format!("image: {}\n", versions::image("POSTGRES_OLD").unwrap());
+    let new = format!("image: {}\n", versions::image("POSTGRES").unwrap());
+    assert_eq!(corrected(&old, false, false).0, new);
+    assert_eq!(corrected(&old, false, true).0, old);
 }
 
 #[test]
@@ -105,10 +116,15 @@ fn parted(value: &str) -> (&str, &str) {
     value.split_at(at + separator)
 }
 
+/// What the one file lists; with what only older data need, or without.
+fn listed(old: bool) -> impl Iterator<Item = &'static str> {
+    versions::all().filter(move |(name, _)| old || !name.ends_with("_OLD")).map(|(_, value)| value)
+}
+
 /// The text with the versions that it should have, and what was changed.
-fn corrected(text: &str, prose: bool) -> (String, Vec<String>) {
+fn corrected(text: &str, prose: bool, old: bool) -> (String, Vec<String>) {
     let mut known: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (of, version) in versions::all().map(|(_, value)| parted(value)) {
+    for (of, version) in listed(old).map(parted) {
         known.entry(of).or_default().push(version);
         if let (true, Some((tag, _))) = (prose, version.split_once('@')) {
             known.entry(of).or_default().insert(0, tag);

@@ -35,7 +35,7 @@ fn version_2_counts_usage_without_inactive_file_cache() {
 #[test]
 fn the_limit_of_a_group_around_it_counts_with_all_that_shares_it() {
     // app.service has no limit of its own; most of the slice's memory is its neighbour's.
-    let expected = Memory { used: Some(122_744_832 - 50_409_472), limit: Some(160 << 20) };
+    let expected = Memory { used: Some(122_744_832 - 50_409_472 - 3_874_816 - 150_000), limit: Some(160 << 20) };
     assert_eq!(recorded(HOST, "0::/plinth.slice/app.service\n"), expected);
 }
 
@@ -46,8 +46,28 @@ fn of_limits_inside_one_another_the_closest_to_be_reached_counts() {
     assert_eq!(recorded(&tight, "0::/plinth.slice/app.service\n"), expected);
     // Its own limit is the lower one still, but its neighbour has nearly used up the slice's.
     let full = HOST.replace("app.service/memory.max:max", "app.service/memory.max:67108864");
-    let expected = Memory { used: Some(122_744_832 - 50_409_472), limit: Some(160 << 20) };
+    let expected = Memory { used: Some(122_744_832 - 50_409_472 - 3_874_816 - 150_000), limit: Some(160 << 20) };
     assert_eq!(recorded(&full, "0::/plinth.slice/app.service\n"), expected);
+}
+
+#[test]
+fn what_a_neighbour_caches_does_not_fill_the_group_around_both() {
+    // Such as a database that reads its files again and again.
+    let cached = HOST
+        .replace("plinth.slice/memory.current:122744832", "plinth.slice/memory.current:166723584")
+        .replace("plinth.slice/memory.stat:active_file 3874816", "plinth.slice/memory.stat:active_file 47853568");
+    let expected = Memory { used: Some(166_723_584 - 50_409_472 - 47_853_568 - 150_000), limit: Some(160 << 20) };
+    assert_eq!(recorded(&cached, "0::/plinth.slice/app.service\n"), expected);
+    let cached = [
+        ("memory/slice/app/memory.usage_in_bytes", "1000"),
+        ("memory/slice/app/memory.stat", "total_inactive_file 300\ntotal_active_file 200\n"),
+        ("memory/slice/app/memory.limit_in_bytes", "9223372036854771712"),
+        ("memory/slice/memory.usage_in_bytes", "9900"),
+        ("memory/slice/memory.stat", "active_file 1\ntotal_inactive_file 900\ntotal_active_file 7000\n"),
+        ("memory/slice/memory.limit_in_bytes", "10000"),
+    ];
+    let expected = Memory { used: Some(9900 - 900 - 7000), limit: Some(10_000) };
+    assert_eq!(memory("5:memory:/slice/app\n", Some(8 << 30), &cached), expected);
 }
 
 #[test]
