@@ -4,7 +4,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tiered_cache::{Change, Changed};
 
 /// Bytes of one change on the bus: what, whose, and the version.
-const CHANGE: usize = 25;
+pub(crate) const CHANGE: usize = 25;
 
 pub(crate) fn encode(changes: &[Change]) -> Bytes {
     let mut out = BytesMut::with_capacity(changes.len() * CHANGE);

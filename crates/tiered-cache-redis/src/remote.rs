@@ -40,7 +40,9 @@ const COURIER: Duration = Duration::from_secs(2);
 /// The state of a log that nobody follows any more.
 const STATE_LIFE: Duration = Duration::from_secs(24 * 3600);
 const BUS_LIFE: Duration = Duration::from_secs(3600);
-const BUS_LENGTH: usize = 100_000;
+/// Entries of the bus, and changes in one of them: so it takes 25 MB at most.
+const BUS_LENGTH: usize = 20_000;
+const ENTRY: usize = 40;
 /// A replica that gives no pulse for this long is forgotten; the log's list of replicas forgets it sooner.
 const SILENT: Duration = Duration::from_secs(60);
 /// How long one that left is counted: the log can't forget it while the source is down.
@@ -72,17 +74,24 @@ impl RedisRemote {
         on
     }
 
-    /// Cleans of some changes; the last call of a cleaning says `to`.
-    async fn clean_some(&self, cleaning: &Cleaning, changes: &[Change], last: bool) -> Result<(), RemoteError> {
+    /// Cleans of some changes and tells some; the last call of a cleaning says up to where all is clean. False when
+    /// another replica is the courier.
+    async fn clean_some(
+        &self,
+        cleaning: &Cleaning,
+        changes: &[Change],
+        told: &[Change],
+        last: bool,
+    ) -> Result<bool, RemoteError> {
         let keys = self.keys.load_full();
         let mut call = CLEAN.prepare_invoke();
         call.key(keys.state()).key(keys.bus());
         let (slots, versions) = name(&mut call, &keys, changes);
         call.arg(cleaning.courier).arg(if last { cleaning.to } else { 0 }).arg(cleaning.read_at);
         call.arg(if cleaning.all { generation() } else { 0 }).arg(slots).arg(generation());
-        let told = if cleaning.tell.is_some() && !changes.is_empty() { changes::encode(changes) } else { Bytes::new() };
-        call.arg(&told[..]).arg(BUS_LENGTH).arg(millis(BUS_LIFE));
-        call.arg(cleaning.tell.map_or_else(String::new, |from| from.to_string())).arg(cleaning.done).arg(versions);
+        call.arg(&changes::encode(told)[..]).arg(ENTRY * changes::CHANGE).arg(BUS_LENGTH).arg(millis(BUS_LIFE));
+        let from = cleaning.tell.as_ref().map_or_else(String::new, |tell| tell.from.to_string());
+        call.arg(from).arg(cleaning.done).arg(versions);
         self.redis.script(&call).await
     }
 }
@@ -169,12 +178,15 @@ impl Remote for RedisRemote {
 
     async fn invalidate(&self, notice: &Notice) -> Result<(), RemoteError> {
         let keys = self.keys.load_full();
-        let mut call = INVALIDATE.prepare_invoke();
-        call.key(keys.state()).key(keys.bus());
-        let (slots, _) = name(&mut call, &keys, &notice.changes);
-        call.arg(notice.origin).arg(&changes::encode(&notice.changes)[..]).arg(&notice.cause);
-        call.arg(BUS_LENGTH).arg(millis(BUS_LIFE)).arg(slots).arg(generation());
-        self.redis.script(&call).await
+        for changes in notice.changes.chunks(ENTRY) {
+            let mut call = INVALIDATE.prepare_invoke();
+            call.key(keys.state()).key(keys.bus());
+            let (slots, _) = name(&mut call, &keys, changes);
+            call.arg(notice.origin).arg(&changes::encode(changes)[..]).arg(&notice.cause);
+            call.arg(BUS_LENGTH).arg(millis(BUS_LIFE)).arg(slots).arg(generation());
+            let () = self.redis.script(&call).await?;
+        }
+        Ok(())
     }
 
     async fn pulse(&self, pulse: Pulse) -> Result<Beat, RemoteError> {
@@ -204,14 +216,17 @@ impl Remote for RedisRemote {
         })
     }
 
-    async fn clean(&self, cleaning: &Cleaning) -> Result<(), RemoteError> {
-        let mut rest = &cleaning.changes[..];
-        while rest.len() > BATCH {
-            let (some, more) = rest.split_at(BATCH);
-            self.clean_some(cleaning, some, false).await?;
-            rest = more;
+    async fn clean(&self, cleaning: &Cleaning) -> Result<bool, RemoteError> {
+        let told = cleaning.tell.as_ref().map_or(&[][..], |tell| &tell.changes);
+        let (mut changes, mut told) = (cleaning.changes.chunks(BATCH), told.chunks(BATCH));
+        loop {
+            let (some, some_told) = (changes.next().unwrap_or_default(), told.next().unwrap_or_default());
+            let last = changes.len() == 0 && told.len() == 0;
+            let is_courier = self.clean_some(cleaning, some, some_told, last).await?;
+            if last || !is_courier {
+                return Ok(is_courier);
+            }
         }
-        self.clean_some(cleaning, rest, true).await
     }
 
     async fn leave(&self, replica: Token, sees: bool) -> Result<(), RemoteError> {

@@ -110,10 +110,13 @@ impl Flights {
         }
     }
 
-    pub(crate) fn detach_all(&self) {
+    pub(crate) fn detach_all(&self, meant: impl Fn(&CacheKey) -> bool) {
         for shard in &self.shards {
-            let flights = std::mem::take(&mut *lock(shard));
-            flights.into_values().for_each(|flight| flight.detached.store(true, Ordering::SeqCst));
+            lock(shard).retain(|_, flight| {
+                let detached = meant(&flight.key);
+                flight.detached.fetch_or(detached, Ordering::SeqCst);
+                !detached
+            });
         }
     }
 

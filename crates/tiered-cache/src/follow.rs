@@ -11,7 +11,8 @@ use crate::codec::millis;
 use crate::inner::Inner;
 use crate::lock::lock;
 use crate::log::{ChangeLog, LogRead, LogReader};
-use crate::remote::{Beat, Cleaning, Pulse, Remote};
+use crate::recent::Unclean;
+use crate::remote::{Beat, Cleaning, Pulse, Remote, Tell};
 use crate::shared::Shared;
 
 /// A pulse follows each read of the log, which is due twice a second. One that isn't answered by then is given pulses
@@ -22,6 +23,8 @@ const PULSE: Duration = Duration::from_millis(150);
 const COURIER: Duration = Duration::from_millis(275);
 /// A question of a pulse that takes longer is given up, however patient the shared tier is: the log is to be read meanwhile.
 const ANSWER: Duration = Duration::from_millis(250);
+/// A cleaning may take longer, and yet not keep the log from being read in time.
+const CLEANED: Duration = Duration::from_millis(300);
 /// After a failure that may come at once.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A replica that read the log this long ago lives by it still.
@@ -109,12 +112,14 @@ impl Follower {
         inner.recent.read(read, Instant::now());
         if read.anew_since.is_some() {
             inner.l1.clear();
-            inner.flights.detach_all();
+            inner.flights.detach_all(|_| true);
             self.cleaned = 0;
             inner.metrics.log_gaps.inc();
         }
         inner.forget(&news);
-        inner.newest.fetch_max(read.newest, Ordering::Relaxed);
+        // The source's own number may lag behind its rows: those of a subscriber.
+        let newest = read.changes.iter().map(|change| change.version).chain([read.newest]).max();
+        inner.newest.fetch_max(newest.unwrap_or(0), Ordering::Relaxed);
         let mut heard = lock(&inner.heard);
         (heard.log, heard.replicas) = (Some(read.sent_at), read.readers);
         drop(heard);
@@ -124,7 +129,7 @@ impl Follower {
     async fn pulse(&mut self, inner: &Arc<Inner>) {
         let (Some(shared), Some(_)) = (&inner.shared, self.identity) else { return };
         let outcome = match inner.tell_the_rest(shared).await {
-            Ok(()) => within(self.beat(inner, &*shared.remote)).await,
+            Ok(()) => self.beat(inner, &*shared.remote).await,
             Err(error) => Err(error),
         };
         shared.part.look(&outcome);
@@ -137,7 +142,8 @@ impl Follower {
         let blind = !sees || inner.heard().log.is_none_or(|log| log.elapsed() >= SIGHT);
         let told = self.by_its_clock(sent).saturating_sub(millis(inner.untold.behind(sent)));
         let reads = inner.recent.reads();
-        let beat = remote.pulse(Pulse { replica: inner.replica, told, sees, blind, read: reads.last }).await?;
+        let pulse = Pulse { replica: inner.replica, told, sees, blind, read: reads.last };
+        let beat = within(remote.pulse(pulse)).await?;
         self.clock = Some((beat.now, Instant::now()));
         (self.hurry, self.courier) = (beat.blind, beat.courier);
         if blind {
@@ -145,12 +151,11 @@ impl Follower {
             heard.vouched = heard.vouch(&beat, reads, sent);
             heard.vouched_up_to().into_iter().for_each(|up_to| inner.fence.hear(up_to));
         }
-        if beat.courier {
-            self.clean(inner, remote, &beat).await?;
-        } else {
+        if !beat.courier {
             self.telling = None;
+            return Ok(());
         }
-        Ok(())
+        tokio::time::timeout(CLEANED, self.clean(inner, remote, &beat)).await?
     }
 
     /// What the shared tier's clock said at this time, at least; 0: it isn't known yet.
@@ -162,32 +167,23 @@ impl Follower {
 
     /// The courier's part: removes from the shared tier what the log says, and tells those who can't read it.
     async fn clean(&mut self, inner: &Inner, remote: &dyn Remote, beat: &Beat) -> Result<(), RemoteError> {
+        // Counts on only from one cleaning to the next.
+        let telling = self.telling.take();
         let Some(log) = inner.heard().log else { return Ok(()) };
         let own = self.cleaned > 0 && self.cleaned == beat.cleaned;
         // Also what was cleaned in the turn before: a failover may have lost that, and positions stand still in idle times.
-        let mut unclean = inner.recent.unclean(beat.cleaned);
-        let mut tell = None;
-        if beat.blind && !unclean.all {
+        let Unclean { changes, all, to, done } = inner.recent.unclean(beat.cleaned);
+        let tell = (beat.blind && !all).then(|| match telling {
+            Some(from) if own => Tell { from, changes: changes.clone() },
             // What others cleaned meanwhile wasn't told by this replica.
-            tell = self.telling.filter(|_| own);
-            if tell.is_none() {
-                let (from, all) = inner.recent.remembered();
-                (tell, unclean.changes) = (Some(from), all);
-            }
+            _ => inner.recent.remembered(),
+        });
+        let telling = tell.as_ref().map(|tell| tell.from);
+        let read_at = self.by_its_clock(log);
+        let cleaning = Cleaning { courier: inner.replica, changes, all, to, done, read_at, tell };
+        if remote.clean(&cleaning).await? {
+            (self.cleaned, self.telling) = (to, telling);
         }
-        let cleaning = Cleaning {
-            courier: inner.replica,
-            changes: unclean.changes,
-            all: unclean.all,
-            to: unclean.to,
-            done: unclean.done,
-            read_at: self.by_its_clock(log),
-            tell,
-        };
-        self.telling = None;
-        remote.clean(&cleaning).await?;
-        self.cleaned = unclean.to;
-        self.telling = tell;
         Ok(())
     }
 }

@@ -62,7 +62,7 @@ pub(crate) struct Inner {
     pub(crate) recent: Recent,
     pub(crate) untold: Untold,
     pub(crate) heard: Mutex<Heard>,
-    /// The newest version that the source has given out, as far as the log says.
+    /// The newest version that the source has given out, as far as the log and loads say.
     pub(crate) newest: AtomicU64,
     /// Own notices that the bus hasn't brought back: what changed first, when sent.
     pub(crate) echoes: Mutex<VecDeque<(Changed, Instant)>>,
@@ -122,7 +122,7 @@ impl Inner {
                 }
                 Changed::Kind(slot) => {
                     self.l1.flush(slot);
-                    self.flights.detach_all();
+                    self.flights.detach_all(|key| key.slot() == slot);
                 }
             }
         }
@@ -130,11 +130,9 @@ impl Inner {
 
     /// Those of `changes` that weren't applied here yet.
     pub(crate) fn news(&self, changes: &[Change]) -> Vec<Change> {
-        let applied = |change: &Change| match change.what {
-            Changed::Key(hash) => self.recent.knows(hash, change.version),
-            Changed::Kind(_) => false,
-        };
-        changes.iter().filter(|change| !applied(change)).cloned().collect()
+        let known =
+            |change: &Change| matches!(change.what, Changed::Key(hash) if self.recent.knows(hash, change.version));
+        changes.iter().filter(|change| !known(change)).cloned().collect()
     }
 
     /// Applies changes that were heard of otherwise than by the log.

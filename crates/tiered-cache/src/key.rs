@@ -23,17 +23,14 @@ enum Tag {
 
 /// A tag and a length.
 const HEAD: usize = 5;
-/// Kinds that share a slot are forgotten together.
-pub(crate) const SLOTS: u8 = 64;
-
-/// The slot of a kind of thing, by which it is forgotten as a whole.
+/// The slot of a kind of thing, by which it is forgotten as a whole. Kinds that share one are forgotten together.
 pub fn slot(kind: &str) -> u8 {
     slot_of(kind.as_bytes())
 }
 
 fn slot_of(kind: &[u8]) -> u8 {
     // Any of the hash's bytes will do.
-    xxh3_64(kind).to_be_bytes()[7] % SLOTS
+    xxh3_64(kind).to_be_bytes()[7]
 }
 
 /// The name of one cached thing, the same on every replica and in every version of the service.

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
 
-use crate::key::SLOTS;
 use crate::stripes::{Epoch, Stripes};
 use crate::{CacheKey, Entry};
 
@@ -91,7 +90,7 @@ impl L1 {
     }
 
     pub(crate) fn clear(&self) {
-        (0..SLOTS).for_each(|slot| self.stripes.flush(slot));
+        (0..=u8::MAX).for_each(|slot| self.stripes.flush(slot));
         if let Some(store) = &self.store {
             store.invalidate_all();
             self.left(self.resident.load(Relaxed), &self.gone.flushed);

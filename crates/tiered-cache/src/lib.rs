@@ -43,6 +43,6 @@ pub use log::{Change, ChangeLog, Changed, LogRead, LogReader};
 pub use policy::{Policy, Read, WhenBlind};
 pub use remote::{
     Acquired, Batch, Beat, Bus, Cleaning, Fill, Filled, Found, LEASE, Mark, Notice, Place, Pulse, Reached, Remote,
-    RemoteError, Token, Told,
+    RemoteError, Tell, Token, Told,
 };
 pub use write::Committed;

@@ -97,7 +97,7 @@ impl Inner {
         let Some(first) = changes.first() else { return };
         let sent = echoes.iter().position(|(what, _)| *what == first.what).and_then(|at| echoes.remove(at));
         if let Some((_, sent)) = sent {
-            self.metrics.visible.0.observe(sent.elapsed().as_secs_f64());
+            self.metrics.visible(sent.elapsed());
         }
     }
 }

@@ -275,6 +275,7 @@ impl<'a> Loading<'a> {
     /// Fills the tiers that may have the value, and makes the answer.
     async fn store(&self, right: Right<'a>, loaded: Loaded, begun: Instant) -> Arrived {
         let cache = self.policy.cache;
+        self.inner.newest.fetch_max(loaded.version, Ordering::Relaxed);
         let times = Times::loaded(self.policy, loaded.value.is_none(), begun);
         let entry = Arc::new(self.entry(loaded.version, loaded.value, times));
         let kept = match (self.unfit(&entry), right) {

@@ -11,11 +11,14 @@ use tokio::time::Instant;
 
 use crate::lock::lock;
 use crate::log::{Change, Changed, LogRead};
+use crate::remote::Tell;
 
 /// How long a change is remembered. Redis is cleaned twice a second; when that stands still for longer, L2 isn't used.
 const SPAN: Duration = Duration::from_secs(10);
 /// Most changes remembered, about 10 MB; at higher rates the memory reaches less far back.
 const MOST: usize = 100_000;
+/// Most changes that Redis is cleaned of at once. More than that, of half a second, would keep it busy for too long.
+const AT_ONCE: usize = 5_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Mutex<Memory>);
@@ -61,7 +64,7 @@ struct Told {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unclean {
     pub(crate) changes: Vec<Change>,
-    /// More changed than is remembered: nothing in it may be used any more.
+    /// More changed than is remembered, or can be cleaned at once: nothing in it may be used any more.
     pub(crate) all: bool,
     /// The position up to which it is clean then.
     pub(crate) to: u64,
@@ -113,20 +116,21 @@ impl Recent {
     /// What a Redis that was cleaned up to `cleaned` has to be cleaned of.
     pub(crate) fn unclean(&self, cleaned: u64) -> Unclean {
         let memory = lock(&self.0);
-        if cleaned == 0 || cleaned < memory.horizon {
+        let since = |told: &&Told| told.position.is_some_and(|position| position > cleaned);
+        let changes: Vec<Change> =
+            memory.told.iter().filter(since).map(|told| told.change.clone()).take(AT_ONCE + 1).collect();
+        if cleaned == 0 || cleaned < memory.horizon || changes.len() > AT_ONCE {
             // What is stored after this was loaded after the last read.
             return Unclean { changes: Vec::new(), all: true, to: memory.reads.last, done: memory.reads.last };
         }
-        let since = |told: &&Told| told.position.is_some_and(|position| position > cleaned);
-        let changes = memory.told.iter().filter(since).map(|told| told.change.clone()).collect();
         Unclean { changes, all: false, to: memory.reads.before, done: memory.reads.last }
     }
 
-    /// All that is remembered of the log, and the position after which that is all that changed.
-    pub(crate) fn remembered(&self) -> (u64, Vec<Change>) {
+    /// All that is remembered of the log.
+    pub(crate) fn remembered(&self) -> Tell {
         let memory = lock(&self.0);
         let read = memory.told.iter().filter(|told| told.position.is_some());
-        (memory.horizon, read.map(|told| told.change.clone()).collect())
+        Tell { from: memory.horizon, changes: read.map(|told| told.change.clone()).collect() }
     }
 
     pub(crate) fn reads(&self) -> Reads {

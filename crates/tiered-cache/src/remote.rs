@@ -172,8 +172,17 @@ pub struct Cleaning {
     pub done: u64,
     /// When that read was sent, by the shared tier's clock in milliseconds.
     pub read_at: u64,
-    /// Put the changes on the bus, too; then all that changed after this position was put there.
-    pub tell: Option<u64>,
+    /// What is to be put on the bus; `None`: what was put there doesn't count any more.
+    pub tell: Option<Tell>,
+}
+
+/// What a courier puts on the bus.
+#[derive(Debug, Clone)]
+pub struct Tell {
+    /// All that changed after this position was put there then,
+    pub from: u64,
+    /// with these changes.
+    pub changes: Vec<Change>,
 }
 
 /// The tier that all replicas share.
@@ -197,8 +206,8 @@ pub trait Remote: Send + Sync + 'static {
     async fn invalidate(&self, notice: &Notice) -> Result<(), RemoteError>;
     /// A sign of life that is a write, and so shows whether the tier takes any.
     async fn pulse(&self, pulse: Pulse) -> Result<Beat, RemoteError>;
-    /// Removes what is older than the log says.
-    async fn clean(&self, cleaning: &Cleaning) -> Result<(), RemoteError>;
+    /// Removes what is older than the log says; false when another replica is the courier.
+    async fn clean(&self, cleaning: &Cleaning) -> Result<bool, RemoteError>;
     /// Says that a replica ends, so that the others needn't wait for its pulse. One that could read the log isn't counted
     /// any more, since the log forgets it, and it may go on with another shared tier.
     async fn leave(&self, replica: Token, sees: bool) -> Result<(), RemoteError>;

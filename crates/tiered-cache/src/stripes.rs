@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(test)]
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 
-use crate::key::SLOTS;
-
 const STRIPES: usize = if cfg!(test) { 2 } else { 4096 };
 
 /// One counter per group of keys, and one per group of kinds.
@@ -32,7 +30,7 @@ pub(crate) struct Epoch {
 impl Stripes {
     pub(crate) fn new() -> Self {
         let counters = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
-        Self { kinds: counters(usize::from(SLOTS)), each: counters(STRIPES) }
+        Self { kinds: counters(usize::from(u8::MAX) + 1), each: counters(STRIPES) }
     }
 
     pub(crate) fn epoch(&self, hash: u128, slot: u8) -> Epoch {
@@ -68,7 +66,7 @@ impl Stripes {
     }
 
     fn kind(&self, slot: u8) -> &AtomicU64 {
-        &self.kinds[usize::from(slot % SLOTS)]
+        &self.kinds[usize::from(slot)]
     }
 
     fn one(&self, hash: u128) -> &AtomicU64 {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::key::SLOTS;
 use crate::lock::lock;
 use crate::log::{Change, Changed};
 
@@ -75,7 +74,7 @@ impl Drop for Telling<'_> {
         left.since = Some(left.since.map_or(self.since, |since| since.min(self.since)));
         left.changes.append(&mut self.changes);
         if left.changes.len() > MOST {
-            left.changes = (0..SLOTS).map(|slot| Change { what: Changed::Kind(slot), version: 0 }).collect();
+            left.changes = (0..=u8::MAX).map(|slot| Change { what: Changed::Kind(slot), version: 0 }).collect();
         }
     }
 }

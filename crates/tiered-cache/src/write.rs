@@ -19,7 +19,8 @@ use crate::{CacheError, CacheKey, RemoteError, TieredCache, WriteError};
 /// Own notices whose way round is measured.
 const ECHOES: usize = 256;
 
-/// What a transaction has committed.
+/// What a transaction has committed, or may have: where only the answer to its commit was lost, `value` says so, and
+/// `changed` has version 0.
 #[derive(Debug, Clone)]
 pub struct Committed<T> {
     /// What the caller gets.

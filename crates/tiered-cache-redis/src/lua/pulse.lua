@@ -37,8 +37,9 @@ if tonumber(ARGV[4]) > furthest then
     furthest = tonumber(ARGV[4])
     redis.call('HSET', KEYS[1], 'furthest', ARGV[4])
 end
+local watched = redis.call('ZCOUNT', KEYS[2], 2e13, '+inf') > 0
 -- When nobody can read it any more, the one that read furthest tells the others.
-local able = sees or tonumber(ARGV[4]) >= furthest
+local able = sees or not watched and tonumber(ARGV[4]) >= furthest
 local left = (tonumber(state[2]) or 0) - now
 local courier = able and (state[1] == ARGV[1] or left < 0 or left > tonumber(ARGV[5]))
 if courier then
@@ -53,7 +54,7 @@ local function ago(at)
 end
 local blind = ago(state[5])
 local last = redis.pcall('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
-return {now, courier and 1 or 0, state[3] or '0', ago(state[4]), redis.call('ZCOUNT', KEYS[2], 2e13, '+inf') > 0 and 1 or 0,
+return {now, courier and 1 or 0, state[3] or '0', ago(state[4]), watched and 1 or 0,
     string.format('%.0f', furthest), redis.call('ZCOUNT', KEYS[2], '-inf', '(2e13'), ago(oldest[2]),
     blind >= 0 and blind < 2000 and 1 or 0, state[7] or '0', state[8] or '0', state[9] or '0',
     last[1] and last[1][1] or ''}

@@ -110,7 +110,7 @@ async fn each_script_begins_with_a_write_that_a_full_redis_refuses() {
         (
             include_str!("../../src/lua/clean.lua"),
             &five,
-            &["7", "5", "1", "0", "", "3", "told", "9", "99", "4", "6", "0"],
+            &["7", "5", "1", "0", "", "3", "told", "25", "9", "99", "4", "6", "0"],
         ),
         (
             include_str!("../../src/lua/pulse.lua"),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use devkit::{Fault, FaultProxy};
+use redis::streams::{StreamId, StreamRangeReply};
 use tiered_cache::{Committed, Tier, TieredCache};
 
 use crate::site::{Site, commands, connect_patiently, gaps, is_used, keys, raw, the_key};
@@ -225,9 +226,37 @@ async fn a_writer_that_has_more_to_tell_than_it_keeps_makes_redis_forget_everyth
     until(|| is_used(&a)).await;
 
     let counters: Vec<String> = raw(&server, &["HKEYS", &state]).await;
-    assert_eq!(counters.iter().filter(|field| field.starts_with('g')).count(), 64, "{counters:?}");
+    assert_eq!(counters.iter().filter(|field| field.starts_with('g')).count(), 256, "{counters:?}");
     until(|| b.peek(&key(1), &policy()).is_none()).await;
     assert_eq!(site.get(&b).await.tier, Tier::Source, "what is stored isn't found any more");
+}
+
+/// However much it is: a long entry for each write would let the bus outgrow its Redis.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_write_changed_is_told_in_entries_of_bounded_size() {
+    let (server, site) = (devkit::Redis::start().await.unwrap(), Site::new());
+    let (a, log) = (site.cache(server.url()).await, site.source.log.way());
+    let b = site.cache_of(connect_patiently(server.url()), log.clone()).await;
+    goes_on(&site, &a, &b).await;
+    let bus = the_key(&server, ":bus").await;
+    let sizes = async || {
+        let entries: StreamRangeReply = raw(&server, &["XRANGE", &bus, "-", "+"]).await;
+        let bytes = |entry: &StreamId| entry.get::<Vec<u8>>("c").unwrap().len();
+        entries.ids.iter().map(bytes).collect::<Vec<_>>()
+    };
+    let before = sizes().await.len();
+    let changed: Vec<_> = (100..190).map(|id| (key(id), 7)).collect();
+    let commit = || async { Ok::<_, std::convert::Infallible>(Committed { value: (), changed }) };
+    a.write(commit).await.unwrap();
+    assert_eq!(sizes().await[before..], [1_000, 1_000, 250]);
+
+    // The courier tells a blind one what the log says.
+    site.source.log.fill(90);
+    log.cut(Some(Down::Refused));
+    let told = async || sizes().await.iter().rev().take(3).sum::<usize>() >= 2_000;
+    devkit::wait_until("the log is told", Duration::from_secs(20), told).await.unwrap();
+    assert!(sizes().await.iter().all(|size| *size <= 1_000), "{:?}", sizes().await);
+    goes_on(&site, &a, &b).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -59,17 +59,7 @@ pub(crate) struct CacheMetrics {
     pub(crate) bus_reconnects: Counter,
     pub(crate) log_errors: Counter,
     pub(crate) log_gaps: Counter,
-    pub(crate) visible: Visible,
-}
-
-/// Time until this process's own notices came back by the bus.
-#[derive(Debug, Clone)]
-pub(crate) struct Visible(pub(crate) Histogram);
-
-impl Default for Visible {
-    fn default() -> Self {
-        Self(Histogram::new(SECONDS))
-    }
+    visible: Times<0>,
 }
 
 impl CacheMetrics {
@@ -122,6 +112,10 @@ impl CacheMetrics {
 
     pub(crate) fn loaded(&self, cache: &'static str, took: Duration) {
         self.loads.0.get_or_create(&[("cache", cache)]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn visible(&self, after: Duration) {
+        self.visible.0.get_or_create(&[]).observe(after.as_secs_f64());
     }
 
     pub(crate) fn operation(&self, op: &'static str, took: Duration, ok: bool) {

@@ -57,6 +57,23 @@ async fn a_slow_reader_of_the_log_still_reads_it() {
     b.has_nothing_old(Instant::now(), version, Duration::from_secs(20)).await;
 }
 
+/// Positions stand still while nobody writes, so that it has read as far as any.
+#[tokio::test(start_paused = true)]
+async fn a_courier_that_can_read_the_log_no_more_gives_way_to_one_that_can() {
+    for blind in 0..2 {
+        let (_world, source, replicas) = replicas::<2>().await;
+        let (blind, other) = (&replicas[blind], &replicas[1 - blind]);
+        blind.get().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        blind.log.cut(Some(Down::Refused));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(shut(blind, Duration::from_secs(5)).await, Duration::ZERO);
+        let version = source.plain_write().version;
+        blind.keeps_the_promise(Instant::now(), version, Duration::from_secs(2)).await;
+        assert!(blind.is_open() && other.is_open());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn when_the_courier_dies_another_goes_on_where_it_was() {
     for shared in [false, true] {

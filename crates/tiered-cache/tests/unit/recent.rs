@@ -121,6 +121,18 @@ fn a_redis_that_was_left_too_long_ago_is_given_up_as_a_whole() {
 }
 
 #[test]
+fn a_redis_that_has_too_much_old_to_be_cleaned_at_once_is_given_up_as_a_whole() {
+    let recent = Recent::default();
+    let many = |to: usize| (0..to as u128).map(|hash| (hash, 7)).collect::<Vec<_>>();
+    recent.read(&read(5, &[]), Instant::now());
+    recent.read(&read(6, &many(AT_ONCE)), Instant::now());
+    assert_eq!(recent.unclean(5).changes.len(), AT_ONCE);
+
+    recent.read(&read(7, &many(1)), Instant::now());
+    assert_eq!(recent.unclean(5), Unclean { changes: Vec::new(), all: true, to: 7, done: 7 });
+}
+
+#[test]
 fn a_log_that_begins_anew_makes_forget_what_was_remembered() {
     let recent = Recent::default();
     recent.read(&read(5, &[(1, 7)]), Instant::now());

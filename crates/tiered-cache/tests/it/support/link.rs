@@ -163,7 +163,7 @@ impl Remote for Link {
         self.ask(["pulse", "pulse/after"], Does::Write, beat).await
     }
 
-    async fn clean(&self, cleaning: &Cleaning) -> Result<(), RemoteError> {
+    async fn clean(&self, cleaning: &Cleaning) -> Result<bool, RemoteError> {
         let cleaning = cleaning.clone();
         let clean = move |space: &mut Space, _: Step<'_>| space.clean(&cleaning);
         self.ask(["clean", "clean/after"], Does::Write, clean).await

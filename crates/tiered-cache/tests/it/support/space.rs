@@ -250,7 +250,7 @@ impl Space {
             state.blind = Some(now);
         }
         state.furthest = state.furthest.max(pulse.read);
-        let able = pulse.sees || pulse.read >= state.furthest;
+        let able = pulse.sees || seeing.is_empty() && pulse.read >= state.furthest;
         let free = state.courier.is_none_or(|(courier, until)| courier == pulse.replica || now > until);
         let courier = able && free;
         if courier {
@@ -274,9 +274,9 @@ impl Space {
         }
     }
 
-    pub(super) fn clean(&mut self, cleaning: &Cleaning) {
+    pub(super) fn clean(&mut self, cleaning: &Cleaning) -> bool {
         if self.state.courier.is_none_or(|(courier, _)| courier != cleaning.courier) {
-            return;
+            return false;
         }
         if cleaning.all {
             self.state.id = Some(draw());
@@ -297,8 +297,8 @@ impl Space {
                 }
             }
         }
-        if cleaning.tell.is_some() && !cleaning.changes.is_empty() {
-            self.tell(Notice { changes: cleaning.changes[..].into(), origin: 0, cause: String::new() });
+        if let Some(tell) = cleaning.tell.as_ref().filter(|tell| !tell.changes.is_empty()) {
+            self.tell(Notice { changes: tell.changes[..].into(), origin: 0, cause: String::new() });
         }
         if cleaning.to > 0 {
             let before = self.state.cleaned.unwrap_or(0);
@@ -306,7 +306,9 @@ impl Space {
             self.state.cleaned_at = Some(cleaning.read_at);
         }
         let to = if cleaning.done >= self.state.furthest { cleaning.done } else { cleaning.to };
-        self.state.told = cleaning.tell.map(|from| Told { from, to }).filter(|told| told.to > 0);
+        let told = cleaning.tell.as_ref().map(|tell| Told { from: tell.from, to });
+        self.state.told = told.filter(|told| told.to > 0);
+        true
     }
 
     pub(super) fn leave(&mut self, replica: Token, sees: bool, step: Step<'_>) {
