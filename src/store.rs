@@ -102,8 +102,13 @@ impl Store {
                 let outcome = self.bounded(&mut lease, whole).await;
                 // Once COMMIT was sent, only an answer tells what it did.
                 let harmless = |error: &Error| error.code().is_some() || (!committing && error.is_closed());
-                if let Some(value) = settle(lease, outcome, attempt, harmless)? {
-                    return Ok(value);
+                match settle(lease, outcome, attempt, harmless) {
+                    Ok(None) => {}
+                    Ok(Some(value)) => return Ok(value),
+                    Err(error @ (StoreError::Timeout | StoreError::Unreachable(_))) if committing => {
+                        return Err(StoreError::CommitUnknown(Box::new(error)));
+                    }
+                    Err(error) => return Err(error),
                 }
             }
         })

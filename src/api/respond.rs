@@ -132,6 +132,7 @@ impl From<&StoreError> for Problem {
             StoreError::Conflict(_) => {
                 Self::new(problem::CONFLICT, "Something with the same unique value exists already.")
             }
+            StoreError::CommitUnknown(_) => unavailable("The database did not say whether this was written."),
             StoreError::Other(_) => Self::new(problem::INTERNAL, "The database refused the request."),
         };
         problem.because(error)

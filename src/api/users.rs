@@ -168,12 +168,8 @@ pub async fn update_user(app: Data<App>, path: Path<String>, body: Json) -> Resu
     let id = id(&path)?;
     let new = new_user(&body)?;
     let store = app.store.clone();
-    let write = move || async move {
-        let user = store.update_user(id, &new).await?;
-        let changed = user.iter().map(|user| (key(user.id), version(user))).collect();
-        Ok(Committed { value: user, changed })
-    };
-    match app.cache.write(write).await.map_err(conflict)? {
+    let update = async move { store.update_user(id, &new).await };
+    match write(&app, id, update, version).await? {
         Some(user) => {
             Ok(HttpResponse::Ok().insert_header((X_VERSION, user.version)).json(UserDocument { user: &user }))
         }
@@ -187,15 +183,34 @@ pub async fn update_user(app: Data<App>, path: Path<String>, body: Json) -> Resu
 pub async fn delete_user(app: Data<App>, path: Path<String>) -> Result<HttpResponse, Problem> {
     let id = id(&path)?;
     let store = app.store.clone();
-    let write = move || async move {
-        let deleted = store.delete_user(id).await?;
-        let changed = deleted.iter().map(|version| (key(id.get()), u64::try_from(*version).unwrap_or_default()));
-        Ok(Committed { value: deleted, changed: changed.collect() })
-    };
-    match app.cache.write(write).await.map_err(conflict)? {
+    let delete = async move { store.delete_user(id).await };
+    match write(&app, id, delete, |version| u64::try_from(*version).unwrap_or_default()).await? {
         Some(version) => Ok(HttpResponse::NoContent().insert_header((X_VERSION, version)).finish()),
         None => Err(Problem::not_found(NOT_FOUND)),
     }
+}
+
+/// Changes the user of a number, if there is one, and tells every replica the version.
+async fn write<T: Send + 'static>(
+    app: &App,
+    id: UserId,
+    work: impl Future<Output = Result<Option<T>, StoreError>> + Send + 'static,
+    version: fn(&T) -> u64,
+) -> Result<Option<T>, Problem> {
+    let write = move || async move {
+        match work.await {
+            Ok(written) => {
+                let changed = written.iter().map(|written| (key(id.get()), version(written))).collect();
+                Ok(Committed { value: Ok(written), changed })
+            }
+            // What may be old isn't answered, also where the database is gone and the log with it.
+            Err(error @ StoreError::CommitUnknown(_)) => {
+                Ok(Committed { value: Err(error), changed: vec![(key(id.get()), 0)] })
+            }
+            Err(error) => Err(error),
+        }
+    };
+    app.cache.write(write).await.map_err(conflict)?.map_err(Problem::from)
 }
 
 fn version(user: &User) -> u64 {

@@ -23,6 +23,9 @@ pub enum StoreError {
     Contended(String),
     #[error("a unique index refused the row: {0}")]
     Conflict(String),
+    /// The answer to COMMIT is missing.
+    #[error("whether it was committed isn't known: {0}")]
+    CommitUnknown(Box<Self>),
     /// Anything else is a mistake in the code or the schema.
     #[error("the database refused the statement: {0}")]
     Other(String),
@@ -57,6 +60,7 @@ impl StoreError {
             Self::ReadOnly => "read_only",
             Self::Contended(_) => "contended",
             Self::Conflict(_) => "conflict",
+            Self::CommitUnknown(cause) => cause.kind(),
             Self::Other(_) => "other",
         }
     }

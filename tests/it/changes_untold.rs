@@ -78,6 +78,38 @@ async fn a_write_shows_though_its_writer_died_and_redis_evicts_what_it_can() {
     writer.exit().await;
 }
 
+/// The commit is carried out, and the database is gone for everybody before it says so.
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_with_the_database_leaves_nothing_old() {
+    let postgres = OwnPostgres::start().await;
+    let writer = postgres.app().env("DATABASE_COMMAND_TIMEOUT", "1s").start().await;
+    let other = postgres.app().env("REDIS_URL", writer.redis.as_ref().unwrap().url()).start().await;
+    let sql = Sql::connect(&postgres.server.url("postgres")).await;
+    sql.run(
+        "create function take_long() returns trigger language plpgsql as
+            $$begin perform pg_sleep(0.5); return null; end$$;
+        create constraint trigger slow_commit after update on users deferrable initially deferred
+            for each row execute function take_long()",
+    )
+    .await;
+    for app in [&writer, &other] {
+        wait_until_cached(app).await;
+        assert_eq!(app.get("/api/users/2").await.status, 200);
+    }
+    let old = name(&other).await.unwrap();
+
+    let answer = tokio::join!(put(&writer, "New"), async {
+        let commits = "select count(*) from pg_stat_activity where state = 'active' and query = 'COMMIT'";
+        wait_until("the commit is under way", LIMIT, async || sql.number(commits).await > 0).await.unwrap();
+        postgres.proxy.set(Fault::BlackHole);
+    });
+    assert_eq!(answer.0.unwrap().status(), 503);
+
+    is_forgotten(&other, &old, Instant::now()).await;
+    assert_eq!(sql.text("select name from users where id = 1").await, "New");
+    assert_eq!(other.get("/api/users/2").await.status, 200, "what nobody changed is answered on");
+}
+
 /// A replica on a proxy to the database, beside one that always reaches it.
 async fn beside(postgres: &OwnPostgres, redis: impl AsyncFnOnce(&TestApp) -> String) -> (TestApp, TestApp) {
     let sees = TestApp::builder().env("DATABASE_URL", postgres.server.url("postgres")).start().await;
