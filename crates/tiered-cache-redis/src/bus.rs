@@ -30,11 +30,11 @@ pub(crate) struct RedisBus {
     dialer: Dialer,
     keys: Arc<ArcSwap<Keys>>,
     connection: Option<MultiplexedConnection>,
-    position: Option<Position>,
+    cursor: Option<Cursor>,
     backoff: Backoff,
 }
 
-struct Position {
+struct Cursor {
     /// The keys of another log are another bus.
     keys: Arc<Keys>,
     /// The id of the state, whatever stands there.
@@ -52,7 +52,7 @@ type End = (Option<Vec<u8>>, Option<u64>);
 
 impl RedisBus {
     pub(crate) fn new(dialer: &Dialer, remote: &RedisRemote) -> Self {
-        Self { dialer: dialer.clone(), keys: remote.keys(), connection: None, position: None, backoff: Backoff::new() }
+        Self { dialer: dialer.clone(), keys: remote.keys(), connection: None, cursor: None, backoff: Backoff::new() }
     }
 
     async fn connect(&mut self) -> Result<MultiplexedConnection, RemoteError> {
@@ -65,8 +65,8 @@ impl RedisBus {
         }
         let made = made?;
         self.backoff = Backoff::new();
-        if let Some(position) = &mut self.position {
-            position.unproven = true;
+        if let Some(cursor) = &mut self.cursor {
+            cursor.unproven = true;
         }
         Ok(self.connection.insert(made).clone())
     }
@@ -74,9 +74,9 @@ impl RedisBus {
     async fn read(&mut self) -> Result<Batch, RemoteError> {
         let mut connection = self.connect().await?;
         let keys = self.keys.load_full();
-        if let Some(position) = &mut self.position
-            && Arc::ptr_eq(&position.keys, &keys)
-            && let Some(batch) = position.read(&mut connection).await?
+        if let Some(cursor) = &mut self.cursor
+            && Arc::ptr_eq(&cursor.keys, &keys)
+            && let Some(batch) = cursor.read(&mut connection).await?
         {
             return Ok(batch);
         }
@@ -98,13 +98,13 @@ impl RedisBus {
         let number = newest.as_ref().and_then(|newest| u64::from_redis_value_ref(newest.map.get("s")?).ok());
         let last = newest.map_or_else(|| "0-0".to_owned(), |newest| newest.id);
         let sequence = sequence.max(number).unwrap_or(0);
-        let position = Position { keys, id, sequence, last, joined: true, unproven: false };
-        let reached = self.position.insert(position).reached();
+        let cursor = Cursor { keys, id, sequence, last, joined: true, unproven: false };
+        let reached = self.cursor.insert(cursor).reached();
         Ok(Batch { sent_at, notices: Vec::new(), gap: true, caught_up: true, reached })
     }
 }
 
-impl Position {
+impl Cursor {
     /// Reads on; `None` says that something is missing.
     async fn read(&mut self, connection: &mut MultiplexedConnection) -> Result<Option<Batch>, RemoteError> {
         if self.unproven && self.last != "0-0" {

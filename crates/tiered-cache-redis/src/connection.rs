@@ -1,5 +1,6 @@
 //! One connection slot: made, watched, replaced.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -17,9 +18,11 @@ use crate::{RedisConfig, RedisConfigError};
 /// This many timeouts in a row, on all connections together, and every connection is replaced.
 const TIMEOUTS_IN_A_ROW: u32 = 3;
 const PING_EVERY: Duration = Duration::from_millis(500);
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-/// Keepalive: first probe, interval, probes. Finds a peer that vanished without a FIN on an idle connection.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
+const BACKOFF: Range<Duration> = Duration::from_millis(20)..Duration::from_millis(500);
+/// Keepalive finds a peer that vanished without a FIN on an idle connection.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
 /// The kernel gives a connection up when sent bytes stay unacknowledged this long.
 const USER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -33,7 +36,10 @@ pub(crate) struct Dialer {
 
 impl Dialer {
     pub(crate) fn new(config: &RedisConfig) -> Result<Self, RedisConfigError> {
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1).with_retries(KEEPALIVE.2);
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
         let tcp = tcp.set_user_timeout(USER_TIMEOUT);
@@ -85,12 +91,12 @@ pub(crate) struct Backoff(Duration);
 
 impl Backoff {
     pub(crate) fn new() -> Self {
-        Self(BACKOFF.0)
+        Self(BACKOFF.start)
     }
 
     pub(crate) async fn wait(&mut self) {
         let wait = self.0.mul_f32(0.5 + 0.5 * rand::random::<f32>());
-        self.0 = (self.0 * 2).min(BACKOFF.1);
+        self.0 = (self.0 * 2).min(BACKOFF.end);
         tokio::time::sleep(wait).await;
     }
 }

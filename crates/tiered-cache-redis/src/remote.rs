@@ -127,11 +127,12 @@ impl Remote for RedisRemote {
         // The state first: a value that is read later was cleaned at least as far.
         all.cmd("HMGET").arg(keys.state()).arg(&["cleaned", "id", &counter(place.slot)]);
         all.cmd("HMGET").arg(keys.values(place.hash)).arg(&["generation", &field(place.schema)]).cmd("TIME");
-        let (state, stored, time): (Vec<Value>, Vec<Value>, (u64, u64)) = self.redis.query_pipeline(&all).await?;
+        type Answer = (Vec<Value>, Vec<Value>, (u64, u64));
+        let (state, stored, (seconds, micros)): Answer = self.redis.query_pipeline(&all).await?;
         let present = [text(state.get(1)), b".", text(state.get(2))].concat();
         let is_present = text(stored.first()) == present;
         let Some(Value::BulkString(value)) = stored.into_iter().nth(1).filter(|_| is_present) else { return Ok(None) };
-        let now = time.0 * 1000 + time.1 / 1000;
+        let now = seconds * 1000 + micros / 1000;
         Ok(Some(found(&Bytes::from(value), now, number(state.first()))))
     }
 

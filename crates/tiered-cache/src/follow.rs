@@ -18,9 +18,9 @@ use crate::shared::Shared;
 /// A pulse follows each read of the log, which is due twice a second. One that isn't answered by then is given pulses
 /// beside it, often enough that the shared tier vouches before the fence is shut.
 const DUE: Duration = Duration::from_millis(550);
-const PULSE: Duration = Duration::from_millis(150);
+const HURRIED_PULSE: Duration = Duration::from_millis(150);
 /// The courier's, so that it knows soon who can't read the log: the shared tier vouches from when they are told.
-const COURIER: Duration = Duration::from_millis(275);
+const COURIER_PULSE: Duration = Duration::from_millis(275);
 /// A question of a pulse that takes longer is given up, however patient the shared tier is: the log is to be read meanwhile.
 const ANSWER: Duration = Duration::from_millis(250);
 /// A cleaning may take longer, and yet not keep the log from being read in time.
@@ -94,8 +94,8 @@ impl Follower {
     fn pause(&self) -> Duration {
         match (self.hurry, self.courier) {
             // What a blind one is told by others counts from their pulses.
-            (true, _) => PULSE,
-            (false, true) => COURIER,
+            (true, _) => HURRIED_PULSE,
+            (false, true) => COURIER_PULSE,
             (false, false) => DUE,
         }
     }
@@ -121,7 +121,7 @@ impl Follower {
         let newest = read.changes.iter().map(|change| change.version).chain([read.newest]).max();
         inner.newest.fetch_max(newest.unwrap_or(0), Ordering::Relaxed);
         let mut heard = lock(&inner.heard);
-        (heard.log, heard.replicas) = (Some(read.sent_at), read.readers);
+        (heard.log, heard.readers) = (Some(read.sent_at), read.readers);
         drop(heard);
         inner.fence.hear(read.sent_at);
     }

@@ -23,7 +23,7 @@ impl Collector for Gauges {
         let (log_lag, bus_lag) = (health.log_lag.as_secs_f64(), health.bus_lag.as_secs_f64());
         let gauges = [
             ("cache_fence_open", "1: cached values may be used", flag(health.fence_open)),
-            ("cache_log_replicas", "Replicas that read the log", inner.heard().replicas as f64),
+            ("cache_log_replicas", "Replicas that read the log", inner.heard().readers as f64),
             ("cache_flights", "Flights under way", inner.flights.under_way() as f64),
             ("cache_db_gate_in_use", "Loads that ask the source", health.loads as f64),
             ("cache_db_gate_queued", "Loads that wait for the gate", health.queued as f64),

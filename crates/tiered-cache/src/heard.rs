@@ -18,7 +18,7 @@ pub(crate) struct Heard {
     /// Since then no notice of the bus was missed.
     pub(crate) bus_unbroken_since: Option<Instant>,
     /// How many replicas read the log, as it said last.
-    pub(crate) replicas: usize,
+    pub(crate) readers: usize,
     /// How far the bus was read.
     pub(crate) reached: Reached,
     /// What the shared tier said last to a replica that can't read the log.
@@ -48,7 +48,7 @@ impl Heard {
     /// What others committed must have been told by the courier from where this replica read last: lately, while anybody
     /// reads the log; else as far as anybody has read it.
     pub(crate) fn vouch(&self, beat: &Beat, reads: Reads, sent: Instant) -> Option<Vouched> {
-        if self.replicas == 0 || beat.replicas < self.replicas {
+        if self.readers == 0 || beat.replicas < self.readers {
             return None;
         }
         let told = beat.told.filter(|told| told.from <= reads.before);

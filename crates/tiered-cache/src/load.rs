@@ -278,7 +278,7 @@ impl<'a> Loading<'a> {
         self.inner.newest.fetch_max(loaded.version, Ordering::Relaxed);
         let times = Times::loaded(self.policy, loaded.value.is_none(), begun);
         let entry = Arc::new(self.entry(loaded.version, loaded.value, times));
-        let kept = match (self.unfit(&entry), right) {
+        let kept = match (self.refusal(&entry), right) {
             (None, Right::Lease(lease)) => self.fill(lease, &entry).await,
             (None, Right::Here) => true,
             (None, Right::Nowhere) => false,
@@ -302,7 +302,7 @@ impl<'a> Loading<'a> {
     }
 
     /// Why a loaded value is stored nowhere.
-    fn unfit(&self, entry: &Entry) -> Option<&'static str> {
+    fn refusal(&self, entry: &Entry) -> Option<&'static str> {
         if entry.value.as_ref().is_some_and(|value| value.bytes.len() > self.policy.max_bytes) {
             return Some("too_big");
         }

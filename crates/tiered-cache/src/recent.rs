@@ -26,7 +26,7 @@ pub(crate) struct Recent(Mutex<Memory>);
 #[derive(Debug, Default)]
 struct Memory {
     /// In the order in which they were heard of.
-    told: VecDeque<Told>,
+    told: VecDeque<Remembered>,
     /// Of each key in `told`.
     newest: HashMap<u128, Newest>,
     /// The position up to which a slot must have been cleaned, where all of it changed.
@@ -53,7 +53,7 @@ pub(crate) struct Reads {
 }
 
 #[derive(Debug)]
-struct Told {
+struct Remembered {
     at: Instant,
     /// Of the read that brought it; `None`: the bus was faster.
     position: Option<u64>,
@@ -116,7 +116,7 @@ impl Recent {
     /// What a Redis that was cleaned up to `cleaned` has to be cleaned of.
     pub(crate) fn unclean(&self, cleaned: u64) -> Unclean {
         let memory = lock(&self.0);
-        let since = |told: &&Told| told.position.is_some_and(|position| position > cleaned);
+        let since = |told: &&Remembered| told.position.is_some_and(|position| position > cleaned);
         let changes: Vec<Change> =
             memory.told.iter().filter(since).map(|told| told.change.clone()).take(AT_ONCE + 1).collect();
         if cleaned == 0 || cleaned < memory.horizon || changes.len() > AT_ONCE {
@@ -158,7 +158,7 @@ impl Memory {
                 };
             }
         }
-        self.told.push_back(Told { at, position, change: change.clone() });
+        self.told.push_back(Remembered { at, position, change: change.clone() });
     }
 
     fn trim(&mut self, now: Instant) {
@@ -166,7 +166,7 @@ impl Memory {
             if self.told.len() <= MOST && now.saturating_duration_since(oldest.at) < SPAN {
                 return;
             }
-            let Some(Told { at, position, change }) = self.told.pop_front() else { return };
+            let Some(Remembered { at, position, change }) = self.told.pop_front() else { return };
             self.horizon = self.horizon.max(position.unwrap_or(0));
             match change.what {
                 Changed::Key(hash) => {
