@@ -172,20 +172,21 @@ impl Checker {
     async fn check_redis(&self) -> Verdict {
         let Some(redis) = &self.redis else { return Verdict::Disabled };
         let ask = async {
-            // There may just be no connection yet.
-            while let Err(error) = redis.ping(LIMIT * 9 / 10).await {
-                if matches!(error, RemoteError::Timeout) {
-                    return "timeout";
+            let give_up = Instant::now() + LIMIT * 9 / 10;
+            loop {
+                match redis.ping(LIMIT * 9 / 10).await {
+                    // There may just be no connection yet.
+                    Err(RemoteError::Unavailable(_)) if Instant::now() < give_up => {}
+                    outcome => return outcome,
                 }
                 tokio::time::sleep(LIMIT / 20).await;
             }
-            ""
         };
         match timeout(LIMIT, ask).await {
             // It may answer and still be of no use.
-            Ok("") => self.cache.health().unfit.map_or(Verdict::Healthy, |why| Verdict::Unhealthy(why.to_string())),
-            Ok(why) => Verdict::Unhealthy(why.to_owned()),
-            Err(_) => Verdict::Unhealthy("connection failed".to_owned()),
+            Ok(Ok(())) => self.cache.health().unfit.map_or(Verdict::Healthy, |why| Verdict::Unhealthy(why.to_string())),
+            Ok(Err(error)) => Verdict::Unhealthy(error.to_string()),
+            Err(_) => Verdict::Unhealthy("timeout".to_owned()),
         }
     }
 

@@ -46,5 +46,5 @@ pub const LEGEND: &str = "\
 reads: answered with a value or 404; errors: with anything else or not at all. writes: answered; unknown: 5xx or no
 answer, so they may or may not have happened. stale: reads that returned an older value than had been answered to a
 writer before they were sent; p50, p99, longest: how long before, behind writes that a replica answered and behind
-those by plain SQL. VIOLATED: later than 1 s; or a value that nobody wrote, that the database has lost more than 1 s ago,
+those by plain SQL. VIOLATED: later than 1 s; or a value that nobody wrote, that the database has lost more than 2 s ago,
 or below X-Min-Version.";

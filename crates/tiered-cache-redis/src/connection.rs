@@ -106,6 +106,8 @@ pub(crate) struct Shared {
     pub(crate) timeout: Duration,
     slots: Vec<Slot>,
     timeouts: AtomicU32,
+    /// Why the last attempt to connect failed.
+    refusal: ArcSwapOption<RemoteError>,
 }
 
 #[derive(Default)]
@@ -117,11 +119,17 @@ pub(crate) struct Slot {
 impl Shared {
     pub(crate) fn new(dialer: Dialer, slots: usize, timeout: Duration) -> Self {
         let slots = std::iter::repeat_with(Slot::default).take(slots).collect();
-        Self { dialer, timeout, slots, timeouts: AtomicU32::new(0) }
+        Self { dialer, timeout, slots, timeouts: AtomicU32::new(0), refusal: ArcSwapOption::empty() }
     }
 
     pub(crate) fn open(&self) -> usize {
         self.slots.iter().filter(|slot| slot.connection.load().is_some()).count()
+    }
+
+    /// What to say where no connection is open.
+    pub(crate) fn unavailable(&self) -> RemoteError {
+        let refusal = self.refusal.load().as_ref().map(ToString::to_string);
+        RemoteError::Unavailable(refusal.unwrap_or_else(|| "none was made yet".to_owned()).into())
     }
 
     /// The first open connection at or after `first`.
@@ -151,7 +159,10 @@ impl Shared {
                     slot.connection.store(None);
                     tracing::debug!(name: "cache.redis_replaced", target: "tiered_cache", "a Redis connection is replaced");
                 }
-                Err(error) => tracing::debug!(name: "cache.redis_unreachable", target: "tiered_cache", %error, "down"),
+                Err(error) => {
+                    tracing::debug!(name: "cache.redis_unreachable", target: "tiered_cache", %error, "down");
+                    self.refusal.store(Some(Arc::new(error)));
+                }
             }
             backoff.wait().await;
         }

@@ -137,7 +137,7 @@ impl Redis {
         send: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T, RemoteError> {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let picked = self.shared.pick(first).ok_or(RemoteError::Unavailable)?;
+        let picked = self.shared.pick(first).ok_or_else(|| self.shared.unavailable())?;
         match tokio::time::timeout(within, send(picked.connection())).await {
             Ok(outcome) => picked.judge(outcome),
             Err(_) => {

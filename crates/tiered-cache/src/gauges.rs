@@ -35,7 +35,7 @@ impl Collector for Gauges {
         for (name, help, value) in gauges {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
-        let help = "1: the tier is left alone after failures";
+        let help = "1: the tier, or its bus, can't be used";
         let mut breakers = encoder.encode_descriptor("cache_breaker_state", help, None, MetricType::Gauge)?;
         for (tier, open) in [("l2", health.unfit.is_some()), ("l3", health.l3_breaker_open)] {
             ConstGauge::new(flag(open)).encode(breakers.encode_family(&[("tier", tier)])?)?;

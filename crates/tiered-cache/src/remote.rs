@@ -216,9 +216,9 @@ pub trait Remote: Send + Sync + 'static {
 /// Why the shared tier, or a store of copies, didn't do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RemoteError {
-    /// There is no connection now; nothing was sent.
-    #[error("no connection")]
-    Unavailable,
+    /// There is no connection now, for this reason; nothing was sent.
+    #[error("no connection: {0}")]
+    Unavailable(Arc<str>),
     /// No answer in time. The command may still be carried out.
     #[error("timeout")]
     Timeout,

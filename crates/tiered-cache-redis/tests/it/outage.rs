@@ -16,7 +16,7 @@ async fn without_redis_at_the_start_the_cache_works_and_finds_it_later() {
     until(|| a.health().fence_open).await;
     assert_eq!(site.get(&a).await.tier, Tier::Source);
     assert_eq!(site.get(&a).await.tier, Tier::L1);
-    assert_eq!(unfit(&a), "no connection");
+    assert!(unfit(&a).contains("no connection"), "{}", unfit(&a));
     server.start_again().await.unwrap();
     until(|| is_used(&a)).await;
     site.fills(&a).await;
@@ -107,7 +107,7 @@ async fn a_silent_connection_is_replaced() {
     // The pings of the watchdog alone would take half a second to find it out.
     assert!(timeouts <= 3, "{timeouts}");
     let begun = Instant::now();
-    assert!(matches!(redis.ping(Duration::from_secs(5)).await, Err(RemoteError::Unavailable)));
+    assert!(matches!(redis.ping(Duration::from_secs(5)).await, Err(RemoteError::Unavailable(_))));
     assert!(begun.elapsed() < Duration::from_millis(50), "without a connection it fails at once");
 
     proxy.set(Fault::None);

@@ -209,7 +209,7 @@ async fn a_wrong_password_is_told() {
     let a = site.builder(&connect_patiently(url), site.source.log.way()).build();
     until(|| a.health().fence_open).await;
     assert_eq!(site.get(&a).await.tier, Tier::Source);
-    assert!(!unfit(&a).is_empty());
+    until(|| unfit(&a).contains("authentication failed")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -77,7 +77,7 @@ impl CacheMetrics {
         to.register("cache_invalidations", "Notices to the shared tier by outcome", self.invalidations.clone());
         to.register("cache_consistency_probe", "Hits checked against the source", self.probes.0.clone());
         to.register("cache_load_seconds", "Time that loads from the source took", self.loads.0.clone());
-        to.register("cache_op_seconds", "Time that operations of shared tiers took", self.operations.0.clone());
+        to.register("cache_op_seconds", "Time that operations of the shared tier took", self.operations.0.clone());
         to.register("cache_bus_gap", "Times the bus lost something", self.bus_gaps.clone());
         to.register("cache_bus_errors", "Reads of the bus that failed", self.bus_errors.clone());
         let help = "Times the bus was read again after a failure";

@@ -20,7 +20,7 @@ const BLOCK: Duration = Duration::from_millis(100);
 impl From<Lost> for RemoteError {
     fn from(lost: Lost) -> Self {
         match lost {
-            Lost::Refused => Self::Unavailable,
+            Lost::Refused => Self::Unavailable("refused".into()),
             Lost::Silent => Self::Timeout,
             Lost::ReadOnly => Self::Failed("NOREPLICAS Not enough good replicas to write.".into()),
         }
