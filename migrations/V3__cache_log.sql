@@ -36,7 +36,10 @@ create table cache_log_state (
     anchor_snapshot pg_snapshot,
     anchor_position bigint,
     anchor_identity bigint,
-    anchored_at timestamptz not null default '-infinity'
+    anchor_triggers bigint,
+    anchored_at timestamptz not null default '-infinity',
+    -- Rows of `cache_readers`, which each read would have to count otherwise, the dead ones with them.
+    readers bigint not null default 0
 );
 insert into cache_log_state default values;
 
@@ -45,6 +48,44 @@ create table cache_readers (
     id bigint primary key,
     seen timestamptz not null default now()
 );
+
+create function count_cache_readers() returns trigger language plpgsql set search_path from current as $$
+declare
+    came bigint := (select count(*) from changed) * case tg_op when 'DELETE' then -1 else 1 end;
+begin
+    -- Who registers again neither came nor went.
+    if came <> 0 then
+        update cache_log_state set readers = readers + came;
+    end if;
+    return null;
+end
+$$;
+create trigger cache_readers_came after insert on cache_readers
+    referencing new table as changed for each statement execute function count_cache_readers();
+create trigger cache_readers_went after delete on cache_readers
+    referencing old table as changed for each statement execute function count_cache_readers();
+
+-- Which tables are followed, by their full names, and the triggers that then belong to them: as `follow` left them.
+create table cache_followed (
+    followed text,
+    kind text,
+    triggers text[] not null,
+    primary key (followed, kind)
+);
+
+-- `unfollowed`: tables whose changes may not be in the log, since triggers are off or gone or don't see all changes. And a
+-- number that changes with the triggers: some of them may have been off for a while.
+create view cache_log_triggers as
+select
+    (select string_agg(distinct followed, ', ') from cache_followed
+        where to_regclass(followed) is not null and (
+            not triggers <@ array(select format('%s %s', tgname, tgenabled) from pg_trigger where tgrelid = to_regclass(followed))
+            or exists (select from pg_inherits where inhrelid = to_regclass(followed))
+            or exists (select from pg_inherits where inhparent = to_regclass(followed))
+        )) as unfollowed,
+    (select hashtextextended(string_agg(concat_ws(' ', pg_trigger.oid, pg_trigger.xmin), ',' order by pg_trigger.oid), 0)
+        from (select distinct to_regclass(followed) as followed from cache_followed) as one
+        join pg_trigger on tgrelid = followed) as triggers;
 
 -- Which log this is. A restored, promoted or recreated one is another.
 create function cache_log_identity() returns bigint language plpgsql set search_path from current as $$
@@ -104,9 +145,10 @@ $migration$;
 
 -- Has every change of this table written into the log, under the name that `CacheKey::builder(kind).param(key, …)`
 -- makes, where `key` is the column: `select follow('users', 'user', 'id')`. Where the column has another name than the
--- key's parameter, that comes last: `select follow('members', 'team', 'team_id', 'id')`. A table may be followed as several
--- kinds, and a kind may be of several tables; again as the same one renews the triggers. Where no column names what is cached, as of lists and of keys with a scope, the key is null: each change
--- names the kind as a whole.
+-- key's parameter, that comes last: `select follow('members', 'team', 'team_id', 'id')`. Where no column names what is
+-- cached, as of lists and of keys with a scope, the key is null: each change names the kind as a whole. A table may be
+-- followed as several kinds, and a kind may be of several tables; again as the same one renews the triggers. Before a
+-- table that is followed becomes a partition, or gets heirs, its triggers must go.
 create function follow(followed regclass, kind text, key text, param text default null) returns void
 language plpgsql set search_path from current as $follow$
 declare
@@ -115,19 +157,21 @@ declare
     name text := (select relname from pg_class where oid = followed and relkind = 'r' and not relispartition)
         || '_as_' || kind;
     here text := (select relnamespace::regnamespace::text from pg_class where oid = 'cache_log'::regclass);
+    counting text := (select tgname from pg_trigger where tgrelid = followed and tgfoid = 'bump_row_version'::regproc);
     there text := (select relnamespace::regnamespace::text from pg_class where oid = followed);
     by_statement text := there || '.' || quote_ident('log_statement_of_' || name);
     by_row text := there || '.' || quote_ident('log_row_of_' || name);
     id text := coalesce(quote_ident(key), quote_literal(''));
     -- A row's version counts where it surely grows, and where no other row is about the same thing, also none of another
     -- table. 0 is below every version: whatever a cache has is older.
-    versioned boolean := exists (
-        select from pg_trigger where tgrelid = followed and tgfoid = 'bump_row_version'::regproc)
-        and exists (select from pg_index join pg_attribute on attrelid = indrelid and attnum = indkey[0]
+    versioned boolean := counting is not null and exists (select from pg_index join pg_attribute on attrelid = indrelid and attnum = indkey[0]
         where indrelid = followed and indisunique and indnkeyatts = 1 and indpred is null and attname = key)
         and not exists (select from pg_trigger where tgname = 'cache_log_insert_' || kind and tgrelid <> followed);
     has text := case when versioned then 'version' else '0::bigint' end;
-    had text := case when versioned then 'version + 1' else '0::bigint' end;
+    -- A deletion is told under a number of its own. The deleted row's next one may have been drawn already, by an insert
+    -- of the same key that waits for the deletion.
+    draw text := case when versioned
+        then 'cache_log_drawn := {here}.row_version_above(cache_log_drawn)' else 'cache_log_drawn := 0' end;
     type regtype;
     body text;
     word text;
@@ -156,17 +200,19 @@ begin
     body := $body$
         create or replace function {by_statement}() returns trigger language plpgsql as $$
         #variable_conflict use_column
+        declare
+            cache_log_drawn bigint;
         begin
             if tg_op = 'TRUNCATE' then
                 insert into {here}.cache_log (kind) values ({kind});
             elsif tg_op = 'DELETE' then
+                select max({has}) into cache_log_drawn from old_rows;
+                {draw};
                 insert into {here}.cache_log (kind, param, keys, versions)
                 select {kind}, case when few then {param} end, case when few then ks end, case when few then vs end
                 from (select array_agg(k) as ks, array_agg(v) as vs, count(*) <= {most} as few
-                    from (select {id}::text as k, {had} as v from old_rows limit {most} + 1) as one) as every
+                    from (select {id}::text as k, cache_log_drawn as v from old_rows limit {most} + 1) as one) as every
                 where ks is not null;
-                -- So that a later row of the same key gets a version above the deleted one's.
-                perform {here}.row_version_above(max({has})) from old_rows;
             else
                 insert into {here}.cache_log (kind, param, keys, versions)
                 select {kind}, case when few then {param} end, case when few then ks end, case when few then vs end
@@ -182,17 +228,21 @@ begin
         #variable_conflict use_column
         declare
             rows int := coalesce(nullif(current_setting({counter}, true), ''), '0')::int + 1;
+            cache_log_drawn bigint := (select {has} from (select new.*) as one);
         begin
             if tg_op = 'DELETE' then
-                perform {here}.row_version_above({has}) from (select old.*) as one;
+                cache_log_drawn := (select {has} from (select old.*) as one);
+                {draw};
+            elsif cache_log_drawn between 1 and 1::bigint << 50 then
+                -- Replicated rows come with their versions: the sequence here shall not stay behind them.
+                perform {here}.row_version_above(cache_log_drawn);
             end if;
             if rows <= {most} then
                 insert into {here}.cache_log (kind, param, keys, versions)
-                select {kind}, {param}, array_agg(k), array_agg(v)
-                from (select k, max(v) as v from (
-                    select {id}::text as k, {has} as v from (select new.*) as one union all
-                    select {id}::text, {had} from (select old.*) as one) as one where k is not null group by k) as every
-                having count(*) > 0;
+                select {kind}, {param}, array_agg(k), array_agg(cache_log_drawn)
+                from (select {id}::text as k from (select new.*) as one union
+                    select {id}::text from (select old.*) as one) as every
+                where k is not null having count(*) > 0;
             elsif rows = {most} + 1 then
                 insert into {here}.cache_log (kind) values ({kind});
             else
@@ -205,7 +255,7 @@ begin
         $$;
     $body$;
     for word, meaning in values
-        ('{counter}', quote_literal('cache_log.rows_' || md5(by_row))), ('{most}', most), ('{has}', has), ('{had}', had),
+        ('{counter}', quote_literal('cache_log.rows_' || md5(by_row))), ('{most}', most), ('{has}', has), ('{draw}', draw),
         ('{by_statement}', by_statement), ('{by_row}', by_row), ('{here}', here), ('{id}', id), ('{kind}', quote_literal(kind)),
         ('{param}', quote_nullable(case when key is not null then coalesce(param, key) end))
     loop
@@ -235,11 +285,18 @@ begin
     execute format('alter table %s enable always trigger %I, enable replica trigger %I', followed,
         'cache_log_truncate_' || kind, 'cache_log_replay_' || kind);
     -- Following again may find these switched off.
-    for word in select tgname from pg_trigger where tgrelid = followed and tgname in ('cache_log_insert_' || kind,
-        'cache_log_update_' || kind, 'cache_log_delete_' || kind, 'cache_log_rename_' || kind)
+    for word in select tgname from pg_trigger where tgrelid = followed and (tgname = counting and tgenabled in ('D', 'R')
+        or tgname in ('cache_log_insert_' || kind, 'cache_log_update_' || kind, 'cache_log_delete_' || kind,
+            'cache_log_rename_' || kind))
     loop
         execute format('alter table %s enable trigger %I', followed, word);
     end loop;
+    execute $note$
+        insert into cache_followed select $1, $2, array_agg(format('%s %s', tgname, tgenabled)) from pg_trigger
+        where tgrelid = $3 and (tgname = $4 or tgname like 'cache\_log\_%' and tgfoid in ($5::regproc, $6::regproc))
+        on conflict (followed, kind) do update set triggers = excluded.triggers
+    $note$ using there || '.' || quote_ident((select relname from pg_class where oid = followed)), kind, followed,
+        counting, by_statement, by_row;
     -- Nobody knows what changed before.
     execute format('insert into cache_log (kind) values (%L)', kind);
 end

@@ -131,7 +131,7 @@ const EVENTS: &[Named] = &[
     Named::new("cache.log_unwoken", &["error"], "Nobody could be woken: replicas hear of a write at their next turn"),
     Named::new("change_log.neglected", &["error"], "Old entries of the log of changes could not be removed, or it could not be looked at"),
     Named::new("change_log.overdue", &["seconds"], "The log of changes grows: some transaction has been open for over 15 minutes; said once"),
-    Named::new("change_log.unfollowed", &["tables"], "Triggers of the log are off or changed, so that writes to these tables may go unnoticed; said once"),
+    Named::new("change_log.unfollowed", &["tables"], "Triggers of the log are off or gone, so that nothing cached is believed until these tables are followed again; said once"),
     Named::new("cache.stale_found", &["cache"], "The consistency probe saw an old value: a bug, please report"),
     Named::new("cache.tasks_cut", &["tasks"], "Loads or writes did not end in time at shutdown"),
 ];

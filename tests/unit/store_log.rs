@@ -9,7 +9,7 @@ use tokio_postgres::{Client, NoTls};
 use super::Log;
 use super::read::{Head, Other};
 use super::reader::RENEW;
-use super::upkeep::{DROP_ANCHOR, PRUNE, REMOVE_FOREIGN, SURVEY};
+use super::upkeep::{COUNT_AGAIN, DROP_ANCHOR, DROP_OUT, PRUNE, REMOVE_FOREIGN};
 use crate::config::reader::Values;
 use crate::config::{Config, DatabaseConfig};
 use crate::health::Health;
@@ -261,16 +261,20 @@ async fn entries_and_marks_of_another_server_are_not_believed_and_go() {
 #[tokio::test]
 async fn a_new_reader_begins_where_another_was_and_is_told_what_came_since() {
     let setup = Setup::new().await;
-    let (text, position, identity): (String, i64, i64) = {
+    let (text, position, identity, triggers): (String, i64, i64, i64) = {
         let anchor = "select pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0')::bigint,
-                      cache_log_identity()";
+                      cache_log_identity(), triggers from cache_log_triggers";
         let row = setup.sql.query_one(anchor, &[]).await.unwrap();
-        (row.get(0), row.get(1), row.get(2))
+        (row.get(0), row.get(1), row.get(2), row.get(3))
     };
     setup.run(&insert("1, 2")).await;
-    for (identity, since, changes) in [(identity + 1, None, 0), (identity, Some(position.cast_unsigned()), 2)] {
+    for (identity, triggers, since, changes) in [
+        (identity + 1, triggers, None, 0),
+        (identity, triggers + 1, None, 0),
+        (identity, triggers, Some(position.cast_unsigned()), 2),
+    ] {
         setup.run("update cache_log_state set anchored_at = '-infinity'").await;
-        setup.sql.execute(DROP_ANCHOR, &[&text, &position, &identity]).await.unwrap();
+        setup.sql.execute(DROP_ANCHOR, &[&text, &position, &identity, &triggers]).await.unwrap();
         let read = setup.log.reader().next().await.unwrap();
         assert_eq!(read.anew_since, since.or(Some(read.position)));
         assert_eq!(read.changes.len(), changes);
@@ -299,6 +303,8 @@ fn ids_and_positions_below_those_seen_before_say_that_the_log_went_back() {
         lost: false,
         readers: 1,
         newest: 0,
+        unfollowed: None,
+        triggers: None,
     };
     let before = head(1, 700, 5000);
     for (now, other) in [
@@ -312,15 +318,56 @@ fn ids_and_positions_below_those_seen_before_say_that_the_log_went_back() {
     }
 }
 
+/// Nothing is believed of before, and of the time meanwhile.
+async fn forgets_everything(setup: &mut Setup, meanwhile: &str) {
+    let read = setup.read().await;
+    assert_eq!(read.anew_since, Some(read.position), "{meanwhile}");
+}
+
 #[tokio::test]
-async fn triggers_that_a_restore_switched_are_noticed_and_following_again_mends_them() {
-    let setup = Setup::new().await;
-    let unfollowed = async || setup.sql.query_one(SURVEY, &[]).await.unwrap().get::<_, Option<String>>("unfollowed");
-    assert_eq!(unfollowed().await, None);
-    setup.run("alter table users disable trigger all; alter table users enable trigger all").await;
-    assert_eq!(unfollowed().await.as_deref(), Some("users"));
-    setup.run("select follow('users', 'user', 'id')").await;
-    assert_eq!(unfollowed().await, None);
+async fn while_triggers_are_off_or_gone_nothing_is_believed_and_following_again_mends_them() {
+    for off in [
+        "alter table users disable trigger all",
+        "alter table users enable trigger all",
+        "alter table users disable trigger cache_log_replay_user",
+        "alter table users disable trigger users_version",
+        "drop trigger cache_log_update_user on users",
+        "drop trigger users_version on users",
+        "create table heirs () inherits (users)",
+        "alter table users rename to former_users; create table users (like former_users including all)",
+    ] {
+        let mut setup = Setup::new().await;
+        setup.run(off).await;
+        for _ in 0..2 {
+            forgets_everything(&mut setup, off).await;
+        }
+        let mend = if off.contains("heirs") { "drop table heirs" } else { "select follow('users', 'user', 'id')" };
+        setup.run(mend).await;
+        forgets_everything(&mut setup, "it may have changed before that").await;
+        setup.run(&insert("1, 1")).await;
+        assert_eq!(setup.users(1..2).await, [1], "{off}");
+        setup.run("update users set name = 'b'").await;
+        assert_eq!(setup.users(1..2).await, [1], "{off}");
+    }
+}
+
+#[tokio::test]
+async fn triggers_that_were_off_between_two_reads_are_noticed_too() {
+    let mut setup = Setup::new().await;
+    setup.run("begin; alter table users disable trigger user").await;
+    setup.run(&format!("{}; alter table users enable trigger user", insert("1, 1"))).await;
+    setup.run("alter table users enable always trigger cache_log_truncate_user").await;
+    setup.run("alter table users enable replica trigger cache_log_replay_user; commit").await;
+    forgets_everything(&mut setup, "a load without triggers").await;
+    assert_eq!(setup.changes().await, []);
+}
+
+#[tokio::test]
+async fn a_table_that_is_gone_is_missed_by_nobody() {
+    let mut setup = Setup::new().await;
+    setup.run("drop table users").await;
+    forgets_everything(&mut setup, "the drop").await;
+    assert_eq!(setup.changes().await, []);
 }
 
 #[path = "store_log_readers.rs"]

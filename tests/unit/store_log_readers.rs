@@ -9,7 +9,8 @@ use tiered_cache::{ChangeLog as _, LogReader};
 use tokio::time::Instant;
 use tokio_postgres::{AsyncMessage, NoTls};
 
-use super::{LIMIT, Setup, config, insert, log};
+use super::super::reader::{LEAVE, REGISTER};
+use super::{COUNT_AGAIN, DROP_OUT, LIMIT, Setup, config, insert, log, session};
 use crate::store::migrations::migrate;
 
 #[tokio::test]
@@ -22,6 +23,27 @@ async fn two_readers_are_told_alike_and_counted() {
     assert_eq!((one.changes, one.identity, one.readers), (two.changes, two.identity, 2));
     other.leave().await;
     assert_eq!(setup.read().await.readers, 1);
+}
+
+#[tokio::test]
+async fn readers_that_come_and_go_at_once_are_all_counted() {
+    let mut setup = Setup::new().await;
+    let join = async |id: i64| session(&setup.database.url()).await.execute(REGISTER, &[&id]).await.unwrap();
+    for _ in 0..2 {
+        futures_util::future::join_all((0..20).map(join)).await;
+    }
+    assert_eq!(setup.read().await.readers, 21, "those who register again count once");
+    let leave = async |id: i64| session(&setup.database.url()).await.execute(LEAVE, &[&id]).await.unwrap();
+    futures_util::future::join_all((0..15).map(leave)).await;
+    assert_eq!(setup.read().await.readers, 6);
+    setup.run("update cache_readers set seen = now() - interval '1 hour' where id between 0 and 17").await;
+    setup.run(DROP_OUT).await;
+    assert_eq!(setup.read().await.readers, 3);
+
+    // As rows that were restored without triggers.
+    setup.run("update cache_log_state set readers = 0").await;
+    setup.run(COUNT_AGAIN).await;
+    assert_eq!(setup.read().await.readers, 3);
 }
 
 /// Reads until something changed; how long that took since `start`.

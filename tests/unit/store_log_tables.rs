@@ -20,7 +20,7 @@ async fn a_table_with_keys_of_any_kind_can_be_followed() {
         select follow('"Other".notes', 'topic', 'about')"#,
         )
         .await;
-    setup.changes().await;
+    setup.read().await;
     setup
         .run(
             r#"
@@ -52,7 +52,7 @@ async fn what_is_cached_of_several_tables_is_named_by_each_and_their_versions_ar
              select follow('members', 'user', 'user_id', 'id')",
         )
         .await;
-    setup.changes().await;
+    setup.read().await;
     setup.run("insert into members values (7)").await;
     let user = CacheKey::builder("user").param("id", 7).build();
     assert_eq!(setup.changes().await, [Change { what: Changed::Key(user.hash()), version: 0 }]);
@@ -62,7 +62,7 @@ async fn what_is_cached_of_several_tables_is_named_by_each_and_their_versions_ar
 async fn where_no_column_names_what_is_cached_each_change_names_the_kind() {
     let mut setup = Setup::new().await;
     setup.run("select follow('users', 'page of users', null)").await;
-    setup.changes().await;
+    setup.read().await;
     for change in [&insert("1, 2"), "update users set id = 7 where id = 1", "delete from users where id = 7"] {
         setup.run(change).await;
         assert!(setup.changes().await.contains(&whole("page of users")), "{change}");
@@ -103,7 +103,7 @@ async fn columns_may_be_called_like_the_variables_of_a_trigger() {
              select follow('odd', 'odd', 'rows')",
         )
         .await;
-    setup.changes().await;
+    setup.read().await;
     setup.run("insert into odd values (1); update odd set rows = 2; delete from odd").await;
     let [one, two] = [1, 2].map(|id| CacheKey::builder("odd").param("rows", id).build().hash());
     let told: std::collections::BTreeSet<u128> = setup.changes().await.iter().filter_map(hash).collect();

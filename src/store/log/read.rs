@@ -29,10 +29,11 @@ from (
             else pg_current_wal_insert_lsn() end) - '0/0')::bigint as position,
         pruned_to >= pg_snapshot_xmin($1::text::pg_snapshot) and pruned_to < pg_snapshot_xmax(pg_current_snapshot())
             as pruned,
-        (select count(*) > 30000 or sum(coalesce(pg_column_size(keys), pg_column_size(hashes), 0)) > 4000000
+        (select count(*) > 30000
+                or sum(coalesce(octet_length(array_to_string(keys, '')), octet_length(hashes), 0)) > 4000000
             from change) as too_much,
-        (select count(*) from cache_readers) as readers, (select last_value from row_version) as newest
-    from cache_log_state
+        readers, (select last_value from row_version) as newest, unfollowed, triggers
+    from cache_log_state, cache_log_triggers
 ) as one left join change on too_much is not true";
 
 /// The part that each row repeats.
@@ -46,6 +47,10 @@ pub struct Head {
     pub lost: bool,
     pub readers: usize,
     pub newest: u64,
+    /// Tables whose changes may not be in the log.
+    pub unfollowed: Option<String>,
+    /// Changes with the triggers that write the log.
+    pub triggers: Option<i64>,
 }
 
 /// What follows something else than what was seen before.
@@ -89,7 +94,15 @@ impl Head {
             lost: flag("pruned")? || flag("too_much")?,
             readers: usize::try_from(row.try_get::<_, i64>("readers")?)?,
             newest: version(row.try_get("newest")?),
+            unfollowed: row.try_get("unfollowed")?,
+            triggers: row.try_get("triggers")?,
         })
+    }
+
+    /// Whether something may have changed since that isn't in the log.
+    pub fn may_lack(&self, before: Option<&Self>) -> bool {
+        let off_before = |before: &Self| before.unfollowed.is_some() || before.triggers != self.triggers;
+        self.unfollowed.is_some() || before.is_some_and(off_before)
     }
 
     /// Why what is new can't be told by what was seen before; `None` when it can.

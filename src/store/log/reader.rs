@@ -22,8 +22,8 @@ pub const REGISTER: &str = "
 with quick as materialized (select set_config('synchronous_commit', 'off', true))
 insert into cache_readers (id) select $1::bigint from quick on conflict (id) do update set seen = now()";
 pub const LEAVE: &str = "delete from cache_readers where id = $1";
-pub const ANCHOR: &str = "select anchor_snapshot::text, anchor_position from cache_log_state \
-                          where anchor_identity = cache_log_identity()";
+pub const ANCHOR: &str = "select anchor_snapshot::text, anchor_position from cache_log_state, cache_log_triggers \
+                          where anchor_identity = cache_log_identity() and anchor_triggers = triggers";
 /// A log that went back is another one since, for everybody.
 pub const RENEW: &str = "update cache_log_state set era = gen_random_uuid() where era::text = $1";
 
@@ -120,7 +120,8 @@ impl Reader {
                 self.before = None;
                 continue;
             }
-            let changes = news(&rows, &head, &self.store.metrics.log_unreadable);
+            let lacks = head.lost || head.may_lack(before);
+            let changes = if lacks { None } else { news(&rows, &self.store.metrics.log_unreadable) };
             let anew_since = match (&changes, before) {
                 (Some(_), Some(_)) => None,
                 (Some(_), None) => Some(anchor.map_or(head.position, |anchor| anchor.position)),
@@ -214,11 +215,8 @@ fn head(rows: &[Row]) -> Result<Head, StoreError> {
     Head::of(first).map_err(|error| StoreError::Other(error.to_string()))
 }
 
-/// What the entries say; `None` when some are gone, or can't be read at all.
-fn news(rows: &[Row], head: &Head, unreadable: &Counter) -> Option<Vec<Change>> {
-    if head.lost {
-        return None;
-    }
+/// What the entries say; `None` when some can't be read at all.
+fn news(rows: &[Row], unreadable: &Counter) -> Option<Vec<Change>> {
     let entries = rows.iter().map(|row| changes(row, unreadable));
     let Some(changes) = entries.collect::<Option<Vec<_>>>() else {
         unreadable.inc();

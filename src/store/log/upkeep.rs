@@ -44,18 +44,18 @@ update cache_log_state set pruned_to = '0' where pruned_to >= pg_snapshot_xmax(p
 pub const DROP_OUT: &str = "delete from cache_readers where seen < now() - interval '30 seconds'";
 pub const DROP_ANCHOR: &str = "
 update cache_log_state set anchor_snapshot = $1::text::pg_snapshot, anchor_position = $2, anchor_identity = $3,
-    anchored_at = now()
+    anchor_triggers = $4, anchored_at = now()
 where anchored_at < now() - interval '10 seconds'";
-/// How the log is, and of which tables a trigger of it, or the one that counts versions, is off or on in the wrong sessions, as
-/// after `alter table … enable trigger all`.
+/// What `readers` says that isn't so, as where rows were restored without triggers.
+pub const COUNT_AGAIN: &str = "
+update cache_log_state set readers = readers + difference
+from (select (select count(*) from cache_readers) - (select readers from cache_log_state) as difference) as one
+where difference <> 0";
+/// How the log is.
 pub const SURVEY: &str = "
 select pg_stat_get_live_tuples('cache_log'::regclass) as rows,
     (select extract(epoch from clock_timestamp() - written_at)::float8 from cache_log
-        where xid >= (select pruned_to from cache_log_state) order by xid limit 1) as oldest,
-    (select string_agg(distinct tgrelid::regclass::text, ', ') from pg_trigger where tgname like 'cache\\_log\\_%'
-        and tgenabled <> case when tgname like 'cache\\_log\\_replay\\_%' then 'R'
-            when tgname like 'cache\\_log\\_truncate\\_%' then 'A' else 'O' end
-        or tgfoid = 'bump_row_version'::regproc and tgenabled not in ('O', 'A')) as unfollowed";
+        where xid >= (select pruned_to from cache_log_state) order by xid limit 1) as oldest";
 
 #[derive(Default)]
 pub struct Upkeep {
@@ -66,21 +66,24 @@ pub struct Upkeep {
     /// What was seen lately, and some seconds before.
     seen: Option<(Instant, Head)>,
     anchor: Option<Head>,
-    warned: Arc<Warned>,
+    unfollowed: bool,
+    /// It was said, and isn't said again while it lasts.
+    overdue: Arc<AtomicBool>,
     running: Option<AbortOnDropHandle<()>>,
-}
-
-/// What was said once and isn't said again while it lasts.
-#[derive(Default)]
-struct Warned {
-    overdue: AtomicBool,
-    unfollowed: AtomicBool,
 }
 
 impl Upkeep {
     /// After each read; what there is to do is done beside.
     pub fn turn(&mut self, store: &Store, head: &Head) {
         let now = Instant::now();
+        if let Some(tables) = &head.unfollowed
+            && !self.unfollowed
+        {
+            let what =
+                "triggers of the log of changes are off or gone, so that nothing is cached: follow the tables again";
+            tracing::warn!(name: "change_log.unfollowed", tables, "{what}");
+        }
+        self.unfollowed = head.unfollowed.is_some();
         if self.seen.as_ref().is_some_and(|(_, seen)| seen.identity != head.identity) {
             (self.ended, self.seen, self.anchor) = (Vec::new(), None, None);
         }
@@ -95,7 +98,8 @@ impl Upkeep {
         self.ended.push((now, head.snapshot.xmin));
         let old = self.ended.iter().rposition(|(at, _)| now.duration_since(*at) >= KEPT);
         let below = old.and_then(|last| self.ended.drain(..=last).next_back()).map(|(_, xmin)| xmin);
-        let work = Work { store: store.clone(), below, anchor: self.anchor.clone(), warned: Arc::clone(&self.warned) };
+        let work =
+            Work { store: store.clone(), below, anchor: self.anchor.clone(), overdue: Arc::clone(&self.overdue) };
         self.running = Some(AbortOnDropHandle::new(store.runtime.spawn(async move {
             if let Err(error) = work.run().await {
                 tracing::warn!(name: "change_log.neglected", %error, "the log of changes could not be looked after");
@@ -108,7 +112,7 @@ struct Work {
     store: Store,
     below: Option<u64>,
     anchor: Option<Head>,
-    warned: Arc<Warned>,
+    overdue: Arc<AtomicBool>,
 }
 
 impl Work {
@@ -117,11 +121,12 @@ impl Work {
         // First, so that it is known whatever of the rest fails.
         let rows = store.query("log_upkeep", SURVEY, &[]).await?;
         rows.iter().for_each(|row| self.report(row));
-        store.query("log_upkeep", DROP_OUT, &[]).await?;
-        store.query("log_upkeep", REMOVE_FOREIGN, &[]).await?;
+        for task in [DROP_OUT, COUNT_AGAIN, REMOVE_FOREIGN] {
+            store.query("log_upkeep", task, &[]).await?;
+        }
         if let Some(head) = &self.anchor {
-            let params = (&head.snapshot.text, &head.position, &head.identity);
-            store.query("log_upkeep", DROP_ANCHOR, &[params.0, params.1, params.2]).await?;
+            let Head { snapshot, position, identity, triggers, .. } = head;
+            store.query("log_upkeep", DROP_ANCHOR, &[&snapshot.text, position, identity, triggers]).await?;
         }
         if let Some(below) = self.below {
             let below = below.to_string();
@@ -135,16 +140,9 @@ impl Work {
         let seconds: f64 = row.get::<_, Option<f64>>("oldest").unwrap_or_default();
         self.store.metrics.log_rows.set(row.get("rows"));
         self.store.metrics.log_oldest.set(seconds);
-        if !self.warned.overdue.swap(seconds > OVERDUE, Ordering::Relaxed) && seconds > OVERDUE {
+        if !self.overdue.swap(seconds > OVERDUE, Ordering::Relaxed) && seconds > OVERDUE {
             let what = "old entries of the log of changes can't be removed: some transaction has been open since";
             tracing::warn!(name: "change_log.overdue", seconds, "{what}");
-        }
-        let tables: Option<&str> = row.get("unfollowed");
-        if !self.warned.unfollowed.swap(tables.is_some(), Ordering::Relaxed)
-            && let Some(tables) = tables
-        {
-            let what = "triggers of the log of changes are off, so that caches may be old: follow the tables again";
-            tracing::warn!(name: "change_log.unfollowed", tables, "{what}");
         }
     }
 }
