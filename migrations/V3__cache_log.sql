@@ -79,11 +79,13 @@ create view cache_log_triggers as
 select
     (select string_agg(distinct followed, ', ') from cache_followed
         where to_regclass(followed) is not null and (
-            not triggers <@ array(select format('%s %s', tgname, tgenabled) from pg_trigger where tgrelid = to_regclass(followed))
+            not triggers <@ array(
+                select format('%s %s', tgname, tgenabled) from pg_trigger where tgrelid = to_regclass(followed))
             or exists (select from pg_inherits where inhrelid = to_regclass(followed))
             or exists (select from pg_inherits where inhparent = to_regclass(followed))
         )) as unfollowed,
-    (select hashtextextended(string_agg(concat_ws(' ', pg_trigger.oid, pg_trigger.xmin), ',' order by pg_trigger.oid), 0)
+    (select hashtextextended(string_agg(concat_ws(' ', pg_trigger.oid, pg_trigger.xmin), ','
+            order by pg_trigger.oid), 0)
         from (select distinct to_regclass(followed) as followed from cache_followed) as one
         join pg_trigger on tgrelid = followed) as triggers;
 
@@ -164,7 +166,8 @@ declare
     id text := coalesce(quote_ident(key), quote_literal(''));
     -- A row's version counts where it surely grows, and where no other row is about the same thing, also none of another
     -- table. 0 is below every version: whatever a cache has is older.
-    versioned boolean := counting is not null and exists (select from pg_index join pg_attribute on attrelid = indrelid and attnum = indkey[0]
+    versioned boolean := counting is not null
+        and exists (select from pg_index join pg_attribute on attrelid = indrelid and attnum = indkey[0]
         where indrelid = followed and indisunique and indnkeyatts = 1 and indpred is null and attname = key)
         and not exists (select from pg_trigger where tgname = 'cache_log_insert_' || kind and tgrelid <> followed);
     has text := case when versioned then 'version' else '0::bigint' end;
@@ -188,12 +191,14 @@ begin
         raise exception '% inherits, or is inherited from: it can''t be followed', followed;
     end if;
     if key is not null then
-        select coalesce(nullif(typbasetype, 0), pg_type.oid) into type from pg_attribute join pg_type on pg_type.oid = atttypid
+        select coalesce(nullif(typbasetype, 0), pg_type.oid) into type
+        from pg_attribute join pg_type on pg_type.oid = atttypid
         where attrelid = followed and attname = key and not attisdropped and attgenerated <> 'v';
         -- Others are written differently by each session, as times are.
         if type is null or not (type = any ('{smallint,integer,bigint,numeric,text,varchar,uuid,boolean}'::regtype[])
             or exists (select from pg_type where oid = type and typtype = 'e')) then
-            raise exception '% can''t be followed by %: that is no number, text, uuid, boolean or enum it stores', followed, key;
+            raise exception '% can''t be followed by %: that is no number, text, uuid, boolean or enum it stores',
+                followed, key;
         end if;
     end if;
 
@@ -255,8 +260,9 @@ begin
         $$;
     $body$;
     for word, meaning in values
-        ('{counter}', quote_literal('cache_log.rows_' || md5(by_row))), ('{most}', most), ('{has}', has), ('{draw}', draw),
-        ('{by_statement}', by_statement), ('{by_row}', by_row), ('{here}', here), ('{id}', id), ('{kind}', quote_literal(kind)),
+        ('{counter}', quote_literal('cache_log.rows_' || md5(by_row))), ('{most}', most),
+        ('{has}', has), ('{draw}', draw), ('{by_statement}', by_statement), ('{by_row}', by_row), ('{here}', here),
+        ('{id}', id), ('{kind}', quote_literal(kind)),
         ('{param}', quote_nullable(case when key is not null then coalesce(param, key) end))
     loop
         body := replace(body, word, meaning);

@@ -25,9 +25,9 @@ pub struct ProbeDocument {
 }
 
 /// How the service and what it needs are. `status` is `healthy`, `degraded` (the database, or Redis, or the cache can't be
-/// used; still 200) or `unhealthy` (503: the database and Redis are gone, or memory is nearly used up); a service is `healthy`, `unhealthy: why` or
-/// `disabled`. With the cache's fence shut, nobody says which cached values are old; with its breaker open, Redis or its
-/// bus can't be used, and `services.redis` says why.
+/// used; still 200) or `unhealthy` (503: the database and Redis are gone, or memory is nearly used up); a service is
+/// `healthy`, `unhealthy: why` or `disabled`. With the cache's fence shut, nobody says which cached values are old; with
+/// its breaker open, Redis or its bus can't be used, and `services.redis` says why.
 #[utoipa::path(get, path = "/health", tag = "management", responses((status = 200, body = Object, example = json!({
     "status": "healthy", "timestamp": 1_795_449_829, "version": "0.1.0",
     "services": {"database": "healthy", "redis": "healthy"},
