@@ -3,10 +3,10 @@
 use actix_web::web::Bytes;
 use devkit::Postgres;
 use futures_util::SinkExt as _;
-use tiered_cache::ChangeLog as _;
+use tiered_cache::{Change, ChangeLog as _};
 use tokio_postgres::Client;
 
-use super::{LIMIT, NONE, Setup, config, hash, insert, log, session, user, whole};
+use super::{LIMIT, NONE, Setup, config, hash, insert, log, session, user, waiting, whole};
 use crate::store::migrations::migrate;
 
 /// Adds users by COPY, as a restored dump does.
@@ -48,28 +48,50 @@ async fn a_row_deleted_and_inserted_again_gets_a_higher_version() {
     assert!(versions[1] == 1001 && versions.is_sorted_by(|one, next| one < next), "{versions:?}");
 }
 
-/// The insert has drawn its version before it waits.
+/// The versions told of a user, the oldest first.
+async fn versions_of(setup: &mut Setup, id: i64) -> Vec<u64> {
+    let changes = setup.changes().await;
+    changes.iter().filter(|change| hash(change) == Some(user(id))).map(|change| change.version).collect()
+}
+
 #[tokio::test]
-async fn a_deletion_has_another_version_than_the_insert_that_waited_for_it() {
+async fn the_former_key_of_a_row_is_told_with_a_version_of_its_own() {
     let mut setup = Setup::new().await;
-    setup.run(&insert("1, 1")).await;
-    for (delete, waiting) in [("delete from users", "lock"), ("update users set id = 2", "rename")] {
+    setup.run(&insert("1, 3")).await;
+    setup.changes().await;
+    setup.run("update users set id = 11 where id = 1; update users set id = 1 where id = 2").await;
+    let told = versions_of(&mut setup, 1).await;
+    assert!(told[0] > 3 && told.last() > told.first(), "{told:?}");
+    let replayed = "set session_replication_role = replica; update users set id = 13, version = 2000 where id = 3;
+                    update users set id = 14 where id = 13";
+    setup.run(replayed).await;
+    let version = |id| move |change: &Change| (hash(change) == Some(user(id))).then_some(change.version);
+    let told = setup.changes().await;
+    assert_eq!(told.iter().filter_map(version(3)).collect::<Vec<_>>(), [2000]);
+    assert!(told.iter().filter_map(version(13)).max() > Some(2000), "its version stayed: {told:?}");
+}
+
+#[tokio::test]
+async fn a_row_that_waited_for_the_deletion_of_another_one_is_told_with_another_version() {
+    let mut setup = Setup::new().await;
+    for role in ["origin", "replica"] {
+        setup.run(&insert("1, 1")).await;
         setup.changes().await;
-        let other = session(&setup.database.url()).await;
-        setup.run(&format!("begin; {delete}")).await;
-        let again = "insert into users (id, name, email) values (1, 'b', 'again@example.com')";
-        let (inserted, ()) = tokio::join!(other.batch_execute(again), async {
-            let waits =
-                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%again@%'";
-            let waits = async || setup.sql.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 1;
-            devkit::wait_until(waiting, LIMIT, waits).await.unwrap();
-            setup.run("commit").await;
-        });
-        inserted.unwrap();
-        let of_one = setup.changes().await.into_iter().filter(|change| hash(change) == Some(user(1)));
-        let versions: std::collections::BTreeSet<u64> = of_one.map(|change| change.version).collect();
-        assert_eq!(versions.len(), 2, "{delete}: {versions:?}");
-        setup.run("update users set email = id || '@example.com'").await;
+        // It deletes the row, and has told nothing yet.
+        let (deleting, inserting) = (session(&setup.database.url()).await, session(&setup.database.url()).await);
+        setup.run("select pg_advisory_lock(7)").await;
+        let delete = "with gone as (delete from users returning id) select pg_advisory_xact_lock(7) from gone";
+        let delete = format!("set session_replication_role = {role}; {delete}");
+        let deleting = tokio::spawn(async move { deleting.batch_execute(&delete).await });
+        waiting(&setup, "advisory").await;
+        let inserting = tokio::spawn(async move { inserting.batch_execute(&insert("1, 1")).await });
+        waiting(&setup, "transactionid").await;
+        setup.run("select pg_advisory_unlock(7)").await;
+        deleting.await.unwrap().unwrap();
+        inserting.await.unwrap().unwrap();
+        let told = versions_of(&mut setup, 1).await;
+        assert!(told.len() == 2 && told[0] != told[1], "{role}: {told:?}");
+        setup.run("delete from users").await;
     }
 }
 

@@ -46,11 +46,11 @@ pub const DROP_ANCHOR: &str = "
 update cache_log_state set anchor_snapshot = $1::text::pg_snapshot, anchor_position = $2, anchor_identity = $3,
     anchor_triggers = $4, anchored_at = now()
 where anchored_at < now() - interval '10 seconds'";
-/// What `readers` says that isn't so, as where rows were restored without triggers.
-pub const COUNT_AGAIN: &str = "
-update cache_log_state set readers = readers + difference
-from (select (select count(*) from cache_readers) - (select readers from cache_log_state) as difference) as one
-where difference <> 0";
+/// The number that rows which came or went with triggers off made wrong; one that changes meanwhile is left alone.
+pub const RECOUNT: &str = "
+update cache_log_state as state set readers = there
+from (select readers as counted, (select count(*) from cache_readers) as there from cache_log_state) as seen
+where state.readers = counted and there <> counted";
 /// How the log is.
 pub const SURVEY: &str = "
 select pg_stat_get_live_tuples('cache_log'::regclass) as rows,
@@ -121,7 +121,7 @@ impl Work {
         // First, so that it is known whatever of the rest fails.
         let rows = store.query("log_upkeep", SURVEY, &[]).await?;
         rows.iter().for_each(|row| self.report(row));
-        for task in [DROP_OUT, COUNT_AGAIN, REMOVE_FOREIGN] {
+        for task in [RECOUNT, DROP_OUT, REMOVE_FOREIGN] {
             store.query("log_upkeep", task, &[]).await?;
         }
         if let Some(head) = &self.anchor {
