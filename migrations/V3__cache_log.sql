@@ -45,29 +45,33 @@ create table cache_readers (
     seen timestamptz not null default now()
 );
 
--- Which tables are followed, by their full names, and the triggers that then belong to them: as `follow` left them.
+-- Which tables are followed, and the triggers that then belong to them: as `follow` left them.
 create table cache_followed (
-    followed text,
+    schema_name name,
+    table_name name,
     kind text,
     triggers text[] not null,
-    primary key (followed, kind)
+    primary key (schema_name, table_name, kind)
 );
 
 -- `unfollowed`: tables whose changes may not be in the log, since triggers are off or gone or don't see all changes. And a
 -- number that changes with the triggers: some of them may have been off for a while.
 create view cache_log_triggers as
+with followed as (
+    select pg_class.oid as table_oid, format('%I.%I', schema_name, table_name) as full_name, triggers as wanted
+    from cache_followed
+        join pg_namespace on nspname = schema_name
+        join pg_class on relnamespace = pg_namespace.oid and relname = table_name
+)
 select
-    (select string_agg(distinct followed, ', ') from cache_followed
-        where to_regclass(followed) is not null and (
-            not triggers <@ array(
-                select format('%s %s', tgname, tgenabled) from pg_trigger where tgrelid = to_regclass(followed))
-            or exists (select from pg_inherits where inhrelid = to_regclass(followed))
-            or exists (select from pg_inherits where inhparent = to_regclass(followed))
-        )) as unfollowed,
+    (select string_agg(distinct full_name, ', ') from followed
+        where not wanted <@ array(
+                select format('%s %s', tgname, tgenabled) from pg_trigger where tgrelid = table_oid)
+            or exists (select from pg_inherits where inhrelid = table_oid)
+            or exists (select from pg_inherits where inhparent = table_oid)) as unfollowed,
     (select hashtextextended(string_agg(concat_ws(' ', pg_trigger.oid, pg_trigger.xmin), ','
             order by pg_trigger.oid), 0)
-        from (select distinct to_regclass(followed) as followed from cache_followed) as one
-        join pg_trigger on tgrelid = followed) as triggers;
+        from pg_trigger where tgrelid in (select table_oid from followed) and not tgisinternal) as triggers;
 
 -- Which log this is. A restored, promoted or recreated one is another.
 create function cache_log_identity() returns bigint language plpgsql set search_path from current as $$
@@ -161,10 +165,11 @@ language plpgsql set search_path from current as $follow$
 declare
     -- What changes more rows, a statement or a replicated transaction, names the kind as a whole.
     most text := case when key is null then '0' else '1000' end;
-    name text := (select relname from pg_class where oid = followed and relkind = 'r' and not relispartition)
+    name text := (select relname from pg_class where oid = followed and relkind = 'r' and relpersistence = 'p' and not relispartition)
         || '_as_' || kind;
     here text := (select relnamespace::regnamespace::text from pg_class where oid = 'cache_log'::regclass);
-    counting text := (select tgname from pg_trigger where tgrelid = followed and tgfoid = 'bump_row_version'::regproc);
+    counting name[] := (
+        select array_agg(tgname) from pg_trigger where tgrelid = followed and tgfoid = 'bump_row_version'::regproc);
     there text := (select relnamespace::regnamespace::text from pg_class where oid = followed);
     by_statement text := there || '.' || quote_ident('log_statement_of_' || name);
     by_row text := there || '.' || quote_ident('log_row_of_' || name);
@@ -298,18 +303,19 @@ begin
     execute format('alter table %s enable always trigger %I, enable replica trigger %I', followed,
         'cache_log_truncate_' || kind, 'cache_log_replay_' || kind);
     -- Following again may find these switched off.
-    for word in select tgname from pg_trigger where tgrelid = followed and (tgname = counting and tgenabled in ('D', 'R')
+    for word in select tgname from pg_trigger where tgrelid = followed and (tgname = any (counting) and tgenabled in ('D', 'R')
         or tgname in ('cache_log_insert_' || kind, 'cache_log_update_' || kind, 'cache_log_delete_' || kind,
             'cache_log_rename_' || kind))
     loop
         execute format('alter table %s enable trigger %I', followed, word);
     end loop;
     execute $note$
-        insert into cache_followed select $1, $2, array_agg(format('%s %s', tgname, tgenabled)) from pg_trigger
-        where tgrelid = $3 and (tgname = $4 or tgname like 'cache\_log\_%' and tgfoid in ($5::regproc, $6::regproc))
-        on conflict (followed, kind) do update set triggers = excluded.triggers
-    $note$ using there || '.' || quote_ident((select relname from pg_class where oid = followed)), kind, followed,
-        counting, by_statement, by_row;
+        insert into cache_followed
+        select nspname, relname, $2, array(select format('%s %s', tgname, tgenabled) from pg_trigger where tgrelid = $1
+            and (tgname = any ($3) or tgname like 'cache\_log\_%' and tgfoid in ($4::regproc, $5::regproc)))
+        from pg_class join pg_namespace on relnamespace = pg_namespace.oid where pg_class.oid = $1
+        on conflict (schema_name, table_name, kind) do update set triggers = excluded.triggers
+    $note$ using followed, kind, counting, by_statement, by_row;
     -- Nobody knows what changed before.
     execute format('insert into cache_log (kind) values (%L)', kind);
 end

@@ -10,6 +10,7 @@ pub mod migrations;
 pub mod users;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool, PoolError, Status, Timeouts, Transaction};
@@ -17,6 +18,7 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -86,33 +88,39 @@ impl Store {
         sql: &'static str,
         work: impl for<'t> Fn(&'t Transaction<'t>) -> BoxFuture<'t, Result<T, Error>> + Send + Sync,
     ) -> Result<T, StoreError> {
-        self.observed(name, sql, async {
+        // Outlives the work, which is given up after a while.
+        let committing = AtomicBool::new(false);
+        let outcome = self.observed(name, sql, async {
             let mut attempt = 0;
             loop {
                 attempt += 1;
+                committing.store(false, Ordering::Relaxed);
                 let mut lease = self.acquire().await?;
-                let mut committing = false;
                 let whole = async |connection: &mut Object| {
                     let transaction = connection.transaction().await?;
                     let value = work(&transaction).await?;
-                    committing = true;
+                    committing.store(true, Ordering::Relaxed);
                     transaction.commit().await?;
                     Ok(value)
                 };
                 let outcome = self.bounded(&mut lease, whole).await;
-                // Once COMMIT was sent, only an answer tells what it did.
-                let harmless = |error: &Error| error.code().is_some() || (!committing && error.is_closed());
-                match settle(lease, outcome, attempt, harmless) {
-                    Ok(None) => {}
-                    Ok(Some(value)) => return Ok(value),
-                    Err(error @ (StoreError::Timeout | StoreError::Unreachable(_))) if committing => {
-                        return Err(StoreError::CommitUnknown(Box::new(error)));
-                    }
-                    Err(error) => return Err(error),
+                // Once COMMIT was sent, only an answer to it tells what it did; that the server stops is none.
+                let harmless = |error: &Error| match error.code() {
+                    Some(&SqlState::ADMIN_SHUTDOWN) | None => !committing.load(Ordering::Relaxed),
+                    Some(_) => true,
+                };
+                let harmless = |error: &Error| harmless(error) && (error.code().is_some() || error.is_closed());
+                if let Some(value) = settle(lease, outcome, attempt, harmless)? {
+                    return Ok(value);
                 }
             }
-        })
-        .await
+        });
+        match outcome.await {
+            Err(error @ (StoreError::Timeout | StoreError::Unreachable(_))) if committing.load(Ordering::Relaxed) => {
+                Err(StoreError::CommitUnknown(Box::new(error)))
+            }
+            outcome => outcome,
+        }
     }
 
     /// A cheap round trip to the database.

@@ -82,8 +82,6 @@ async fn a_write_shows_though_its_writer_died_and_redis_evicts_what_it_can() {
 #[tokio::test]
 async fn a_commit_whose_answer_was_lost_with_the_database_leaves_nothing_old() {
     let postgres = OwnPostgres::start().await;
-    let writer = postgres.app().env("DATABASE_COMMAND_TIMEOUT", "1s").start().await;
-    let other = postgres.app().env("REDIS_URL", writer.redis.as_ref().unwrap().url()).start().await;
     let sql = Sql::connect(&postgres.server.url("postgres")).await;
     sql.run(
         "create function take_long() returns trigger language plpgsql as
@@ -92,6 +90,8 @@ async fn a_commit_whose_answer_was_lost_with_the_database_leaves_nothing_old() {
             for each row execute function take_long()",
     )
     .await;
+    let writer = postgres.app().start().await;
+    let other = postgres.app().env("REDIS_URL", writer.redis.as_ref().unwrap().url()).start().await;
     for app in [&writer, &other] {
         wait_until_cached(app).await;
         assert_eq!(app.get("/api/users/2").await.status, 200);

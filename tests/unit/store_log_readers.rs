@@ -233,6 +233,26 @@ async fn a_database_that_is_back_is_read_again_soon_and_nothing_was_missed() {
     assert_eq!((read.anew_since, read.changes.len()), (None, 2));
 }
 
+/// As after a transaction of millions of rows, in statements of a thousand.
+#[tokio::test]
+async fn a_read_that_the_server_cannot_do_in_time_is_not_asked_for_again_and_again() {
+    let mut setup = Setup::new().await;
+    setup
+        .run(
+            "alter function cache_log_identity rename to identity_in_time;
+             create function cache_log_identity() returns bigint language sql as
+                 'select identity_in_time() from pg_sleep(5)'",
+        )
+        .await;
+    for _ in 0..3 {
+        assert!(setup.reader.next().await.is_err());
+    }
+    setup.run("drop function cache_log_identity; alter function identity_in_time rename to cache_log_identity").await;
+    let read = setup.read().await;
+    assert_eq!(read.anew_since, Some(read.position));
+    assert_eq!(setup.changes().await, []);
+}
+
 #[tokio::test]
 async fn a_silent_database_is_given_up_after_a_second() {
     let server = Postgres::start().await.unwrap();

@@ -73,6 +73,22 @@ async fn where_no_column_names_what_is_cached_each_change_names_the_kind() {
     assert_eq!(setup.changes().await, [], "nothing changed");
 }
 
+/// The service may see a followed table through a view alone.
+#[tokio::test]
+async fn who_may_not_use_the_schema_of_a_followed_table_reads_the_log_all_the_same() {
+    let setup = Setup::new().await;
+    let role = format!("guest_of_{}", setup.database.name().to_lowercase());
+    let seen = format!(
+        "create schema secret; create table secret.things (id bigint primary key);
+         select follow('secret.things', 'thing', 'id'); create role {role};
+         grant select on cache_log_triggers to {role}; set role {role}"
+    );
+    setup.run(&seen).await;
+    let row = setup.sql.query_one("select unfollowed, triggers from cache_log_triggers", &[]).await.unwrap();
+    assert!(row.get::<_, Option<String>>(0).is_none() && row.get::<_, Option<i64>>(1).is_some());
+    setup.run(&format!("reset role; drop owned by {role}; drop role {role}")).await;
+}
+
 #[tokio::test]
 async fn tables_whose_changes_would_not_be_seen_are_refused() {
     let setup = Setup::new().await;
@@ -80,7 +96,8 @@ async fn tables_whose_changes_would_not_be_seen_are_refused() {
         .run(
             "create table parent (id bigint primary key);
              create table child () inherits (parent);
-             create table times (at timestamptz primary key)",
+             create table times (at timestamptz primary key);
+             create unlogged table lost_by_a_crash (id bigint primary key)",
         )
         .await;
     for (table, key, why) in [
@@ -88,6 +105,7 @@ async fn tables_whose_changes_would_not_be_seen_are_refused() {
         ("child", "id", "inherits"),
         ("times", "at", "no number"),
         ("times", "nothing", "no number"),
+        ("lost_by_a_crash", "id", "no ordinary table"),
     ] {
         let refused = setup.sql.execute(&format!("select follow('{table}', 'thing', '{key}')"), &[]).await.unwrap_err();
         assert!(refused.as_db_error().unwrap().message().contains(why), "{table}, {key}: {refused:?}");

@@ -129,7 +129,7 @@ impl Shared {
     /// What to say where no connection is open.
     pub(crate) fn unavailable(&self) -> RemoteError {
         let refusal = self.refusal.load().as_ref().map(ToString::to_string);
-        RemoteError::Unavailable(refusal.unwrap_or_else(|| "none was made yet".to_owned()).into())
+        RemoteError::Unavailable(refusal.unwrap_or_else(|| "it was lost, or not made yet".to_owned()).into())
     }
 
     /// The first open connection at or after `first`.
@@ -155,6 +155,7 @@ impl Shared {
                     backoff = Backoff::new();
                     let made = Arc::new(made);
                     slot.connection.store(Some(Arc::clone(&made)));
+                    self.refusal.store(None);
                     watch(slot, &made).await;
                     slot.connection.store(None);
                     tracing::debug!(name: "cache.redis_replaced", target: "tiered_cache", "a Redis connection is replaced");

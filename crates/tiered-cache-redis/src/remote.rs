@@ -179,12 +179,12 @@ impl Remote for RedisRemote {
 
     async fn invalidate(&self, notice: &Notice) -> Result<(), RemoteError> {
         let keys = self.keys.load_full();
-        for changes in notice.changes.chunks(ENTRY) {
+        for changes in notice.changes.chunks(BATCH) {
             let mut call = INVALIDATE.prepare_invoke();
             call.key(keys.state()).key(keys.bus());
             let (slots, _) = name(&mut call, &keys, changes);
             call.arg(notice.origin).arg(&changes::encode(changes)[..]).arg(&notice.cause);
-            call.arg(BUS_LENGTH).arg(millis(BUS_LIFE)).arg(slots).arg(generation());
+            call.arg(BUS_LENGTH).arg(millis(BUS_LIFE)).arg(slots).arg(generation()).arg(ENTRY * changes::CHANGE);
             let () = self.redis.script(&call).await?;
         }
         Ok(())

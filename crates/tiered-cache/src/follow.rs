@@ -23,8 +23,8 @@ const HURRIED_PULSE: Duration = Duration::from_millis(150);
 const COURIER_PULSE: Duration = Duration::from_millis(275);
 /// A question of a pulse that takes longer is given up, however patient the shared tier is: the log is to be read meanwhile.
 const ANSWER: Duration = Duration::from_millis(250);
-/// A cleaning may take longer, and yet not keep the log from being read in time.
-const CLEANED: Duration = Duration::from_millis(300);
+/// All that is done at one pulse, a cleaning with it, must not keep the log from being read in time.
+const DONE: Duration = Duration::from_millis(500);
 /// After a failure that may come at once.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A replica that read the log this long ago lives by it still.
@@ -128,10 +128,11 @@ impl Follower {
 
     async fn pulse(&mut self, inner: &Arc<Inner>) {
         let (Some(shared), Some(_)) = (&inner.shared, self.identity) else { return };
-        let outcome = match inner.tell_the_rest(shared).await {
-            Ok(()) => self.beat(inner, &*shared.remote).await,
-            Err(error) => Err(error),
+        let work = async {
+            inner.tell_the_rest(shared).await?;
+            self.beat(inner, &*shared.remote).await
         };
+        let outcome = tokio::time::timeout(DONE, work).await.unwrap_or(Err(RemoteError::Timeout));
         shared.part.look(&outcome);
     }
 
@@ -155,7 +156,7 @@ impl Follower {
             self.telling = None;
             return Ok(());
         }
-        tokio::time::timeout(CLEANED, self.clean(inner, remote, &beat)).await?
+        self.clean(inner, remote, &beat).await
     }
 
     /// What the shared tier's clock said at this time, at least; 0: it isn't known yet.

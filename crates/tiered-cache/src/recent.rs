@@ -17,8 +17,8 @@ use crate::remote::Tell;
 const SPAN: Duration = Duration::from_secs(10);
 /// Most changes remembered, about 10 MB; at higher rates the memory reaches less far back.
 const MOST: usize = 100_000;
-/// Most changes that Redis is cleaned of at once. More than that, of half a second, would keep it busy for too long.
-const AT_ONCE: usize = 5_000;
+/// Most changes that Redis is cleaned of at once, those of the last two reads. More would keep it busy for too long.
+const AT_ONCE: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Mutex<Memory>);

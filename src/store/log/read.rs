@@ -13,6 +13,8 @@ use tokio_postgres::Row;
 /// Positions of the write-ahead log tell who saw more only if it moves between that somebody sees a change and says his
 /// position: a commit may be long in the log before it is visible, as with synchronous replication. So whoever has seen
 /// something writes there first.
+///
+/// What is compressed is unpacked, to know its length, only if there isn't too much of it even so.
 pub const READ: &str = "
 with change as materialized (
     (select kind, param, keys, versions, hashes from cache_log
@@ -29,9 +31,8 @@ from (
             else pg_current_wal_insert_lsn() end) - '0/0')::bigint as position,
         pruned_to >= pg_snapshot_xmin($1::text::pg_snapshot) and pruned_to < pg_snapshot_xmax(pg_current_snapshot())
             as pruned,
-        (select count(*) > 30000
-                or sum(coalesce(octet_length(array_to_string(keys, '')), octet_length(hashes), 0)) > 4000000
-            from change) as too_much,
+        (select count(*) > 30000 or sum(coalesce(pg_column_size(keys), pg_column_size(hashes), 0)) > 4000000 from change)
+            or (select sum(octet_length(array_to_string(keys, ''))) > 4000000 from change) as too_much,
         readers, (select last_value from row_version) as newest, unfollowed, triggers
     from cache_log_state, cache_log_triggers
 ) as one left join change on too_much is not true";

@@ -8,6 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use tiered_cache::{Change, LoadError, LogRead, LogReader};
 use tokio::sync::{Notify, SetOnce};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Row, Statement};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -23,7 +24,7 @@ with quick as materialized (select set_config('synchronous_commit', 'off', true)
 insert into cache_readers (id) select $1::bigint from quick on conflict (id) do update set seen = now()";
 pub const LEAVE: &str = "delete from cache_readers where id = $1";
 pub const ANCHOR: &str = "select anchor_snapshot::text, anchor_position from cache_log_state, cache_log_triggers \
-                          where anchor_identity = cache_log_identity() and anchor_triggers = triggers";
+                          where anchor_identity = cache_log_identity() and anchor_triggers is not distinct from triggers";
 /// A log that went back is another one since, for everybody.
 pub const RENEW: &str = "update cache_log_state set era = gen_random_uuid() where era::text = $1";
 
@@ -35,6 +36,9 @@ const SHORTEST_TURN: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_secs(1);
 /// Before another attempt to connect, after a connection broke and after one couldn't be made.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
+/// After so many reads that the server gave up a reader begins anew, as if it had lost its place: what can't be read in time
+/// would be asked for again for ever.
+const TOO_SLOW: u32 = 3;
 /// Who hasn't registered again for 30 s counts no more.
 const REGISTRATION: Duration = Duration::from_secs(5);
 
@@ -52,6 +56,8 @@ pub struct Reader {
     last: Option<Instant>,
     /// Before the next attempt to connect.
     pause: Duration,
+    /// Reads in a row that the server gave up, since they took too long.
+    too_slow: u32,
 }
 
 /// A connection, with what is made once for it.
@@ -73,7 +79,7 @@ impl Reader {
         config.url.options(format!("{options} {plans}"));
         let upkeep = Upkeep::default();
         let (id, pause) = (rand::random(), Duration::ZERO);
-        Self { store, config, id, opened, upkeep, link: None, before: None, last: None, pause }
+        Self { store, config, id, opened, upkeep, link: None, before: None, last: None, pause, too_slow: 0 }
     }
 
     async fn turn(&self) {
@@ -104,12 +110,21 @@ impl Reader {
         if link.registered.elapsed() >= REGISTRATION {
             link.register(self.id).await?;
         }
+        let anew = self.too_slow >= TOO_SLOW;
         loop {
-            let before = self.before.as_ref();
-            let anchor = if before.is_none() { link.anchor().await? } else { None };
+            let before = self.before.as_ref().filter(|_| !anew);
+            let anchor = if before.is_none() && !anew { link.anchor().await? } else { None };
             let since = before.map(|head| &*head.snapshot.text).or(anchor.as_ref().map(|anchor| &*anchor.snapshot));
             let sent_at = Instant::now();
-            let rows = within(link.client.query(&link.read, &[&since])).await?;
+            let rows = match timeout(DEADLINE, link.client.query(&link.read, &[&since])).await {
+                Ok(Err(error)) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
+                    self.too_slow += 1;
+                    return Err(StoreError::Timeout);
+                }
+                Ok(rows) => rows.map_err(|error| StoreError::from(&error))?,
+                Err(_) => return Err(StoreError::Timeout),
+            };
+            self.too_slow = 0;
             let head = head(&rows)?;
             if let Some(before) = before
                 && let Some(other) = head.differs_from(before)
@@ -198,9 +213,9 @@ struct Anchor {
     position: i64,
 }
 
-/// The settings of a connection whose statements the server ends at the deadline.
+/// The settings of a connection whose statements the server ends before the deadline.
 fn own(store: &Store) -> DatabaseConfig {
-    DatabaseConfig { command_timeout: DEADLINE, ..(*store.config).clone() }
+    DatabaseConfig { command_timeout: DEADLINE * 9 / 10, ..(*store.config).clone() }
 }
 
 async fn within<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {

@@ -124,7 +124,8 @@ impl Work {
         for task in [RECOUNT, DROP_OUT, REMOVE_FOREIGN] {
             store.query("log_upkeep", task, &[]).await?;
         }
-        if let Some(head) = &self.anchor {
+        // What wasn't logged isn't told from an anchor on.
+        if let Some(head) = self.anchor.as_ref().filter(|head| head.unfollowed.is_none()) {
             let Head { snapshot, position, identity, triggers, .. } = head;
             store.query("log_upkeep", DROP_ANCHOR, &[&snapshot.text, position, identity, triggers]).await?;
         }

@@ -84,7 +84,8 @@ impl Load {
         let failures = self.seen.failures.lock().unwrap();
         assert!(failures.is_empty(), "{} requests failed: {:?}", failures.len(), &failures[..failures.len().min(3)]);
         let slowest = *self.seen.slowest_hot.lock().unwrap();
-        assert!(slowest < Duration::from_secs(2), "a hot read took {slowest:?}");
+        // A lease that Redis granted without the answer's coming through is waited for while it lasts, 2 s.
+        assert!(slowest < Duration::from_secs(3), "a hot read took {slowest:?}");
     }
 }
 

@@ -106,7 +106,7 @@ async fn each_script_begins_with_a_write_that_a_full_redis_refuses() {
     let five = ["5", "state", "bus", "values", "lease", "mark"];
     let calls: [(&str, &[&str], &[&str]); 6] = [
         (include_str!("../../src/lua/acquire.lua"), &four, &["7", "2000", "s1", "", "g1"]),
-        (include_str!("../../src/lua/invalidate.lua"), &five, &["7", "changes", "", "100", "1000", "", "9"]),
+        (include_str!("../../src/lua/invalidate.lua"), &five, &["7", "changes", "", "100", "1000", "", "9", "25"]),
         (
             include_str!("../../src/lua/clean.lua"),
             &five,
