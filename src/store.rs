@@ -106,10 +106,10 @@ impl Store {
                 let outcome = self.bounded(&mut lease, whole).await;
                 // Once COMMIT was sent, only an answer to it tells what it did; that the server stops is none.
                 let harmless = |error: &Error| match error.code() {
-                    Some(&SqlState::ADMIN_SHUTDOWN) | None => !committing.load(Ordering::Relaxed),
+                    Some(&SqlState::ADMIN_SHUTDOWN) => !committing.load(Ordering::Relaxed),
                     Some(_) => true,
+                    None => !committing.load(Ordering::Relaxed) && error.is_closed(),
                 };
-                let harmless = |error: &Error| harmless(error) && (error.code().is_some() || error.is_closed());
                 if let Some(value) = settle(lease, outcome, attempt, harmless)? {
                     return Ok(value);
                 }
